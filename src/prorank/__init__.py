@@ -1,0 +1,26 @@
+"""ProRank: make and run small-language-model document rerankers.
+
+The names below are the public API; everything heavy is imported on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Document", "PromptTemplate", "RankResult", "Reranker"]
+
+if TYPE_CHECKING:
+    from prorank.prompts import PromptTemplate
+    from prorank.reranker import Reranker
+    from prorank.types import Document, RankResult
+
+_HOMES = {"Document": "types", "RankResult": "types", "PromptTemplate": "prompts", "Reranker": "reranker"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prorank' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"prorank.{_HOMES[name]}"), name)

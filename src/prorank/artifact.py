@@ -1,0 +1,298 @@
+"""Checkpoint folders: the manifest ``prorank.json`` beside weights that three libraries can read.
+
+A folder holds either a whole model (transformers files, plus the sentence-transformers ``CrossEncoder`` layout) or a
+LoRA adapter (peft files) whose base is named in the manifest and recognised by its sha256. Writes are atomic, only
+safetensors are written and read.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prorank.bases import BaseError, LoadedBase, load_base
+from prorank.files import atomic_folder, sha256_file
+from prorank.prompts import PromptTemplate, TemplateError
+
+__all__ = ["MANIFEST", "Manifest", "built_in_rerankers", "load_checkpoint", "read_manifest", "save_checkpoint"]
+
+MANIFEST = "prorank.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint is, besides its weights."""
+
+    template: PromptTemplate
+    label_ids: tuple[int, int]
+    max_length: int = 512
+    query_max_length: int | None = None
+    long_documents: str = "truncate"
+    kind: str = "model"
+    """``model`` (whole weights) or ``adapter`` (LoRA on the base named below)."""
+    base_name: str = ""
+    """What :func:`prorank.bases.load_base` takes; for an adapter, the base it needs."""
+    base_sha256: str = ""
+    """Hash of the base's weights; an adapter refuses any other."""
+    stage: str = "base"
+    """``base``, ``warmup`` or ``refine``: the last training stage."""
+    calibration: tuple[float, float] | None = None
+    """(slope, intercept) of probability = sigmoid(slope * margin + intercept), fitted on data; None: not fitted."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The resolved training configuration."""
+    commit: str = ""
+    created: str = ""
+    prorank_version: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """File name -> sha256 of every weights file in the folder."""
+    schema_version: int = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return {**asdict(self), "template": self.template.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = MANIFEST) -> Manifest:
+        """Read :meth:`to_dict`'s form.
+
+        Raises:
+            BaseError: a field is missing, unknown or of the wrong kind, or the schema is newer than this version.
+        """
+        fields = dict(data)
+        version = fields.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise BaseError(f"{where}: schema_version is {version!r}; this prorank reads {SCHEMA_VERSION}")
+        try:
+            fields["template"] = PromptTemplate.from_dict(fields["template"])
+            fields["label_ids"] = (int(fields["label_ids"][0]), int(fields["label_ids"][1]))
+            if fields.get("calibration") is not None:
+                fields["calibration"] = (float(fields["calibration"][0]), float(fields["calibration"][1]))
+            return cls(**fields)
+        except (KeyError, TypeError, IndexError, TemplateError) as error:
+            raise BaseError(f"{where}: {type(error).__name__}: {error}") from error
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The folder's manifest, or None where it has none (a plain base).
+
+    Raises:
+        BaseError: there is one and it cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BaseError(f"{path}: not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise BaseError(f"{path}: expected an object")
+    return Manifest.from_dict(data, str(path))
+
+
+def built_in_rerankers() -> dict[str, Path]:
+    """Rerankers that come with the package: name -> folder."""
+    root = Path(__file__).parent / "models"
+    return {folder.parent.name: folder.parent for folder in sorted(root.glob(f"*/{MANIFEST}"))}
+
+
+def load_checkpoint(
+    name: str, *, adapter: str | None = None, dtype: Any = None, local_files_only: bool = False
+) -> tuple[LoadedBase, Manifest | None]:
+    """Model and tokenizer of a checkpoint folder, a built-in name or a base, adapters merged in float32.
+
+    Args:
+        name: a built-in name, a prorank checkpoint, a peft adapter folder, or what ``load_base`` takes.
+        adapter: a further adapter folder, merged on top.
+        dtype: the torch dtype to end in.
+
+    Raises:
+        BaseError: something is missing, damaged, stored as a pickle, or adapter and base do not match.
+    """
+    import torch
+
+    folder = built_in_rerankers().get(name, Path(name).expanduser())
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    adapters = [folder] if (folder / "adapter_config.json").is_file() else []
+    if manifest is not None:
+        _verify_files(folder, manifest)
+    if adapter is not None:
+        adapters.append(Path(adapter).expanduser())
+        manifest = _adapter_manifest(adapters[-1], manifest)
+    base_name = _base_of(folder, manifest) if folder in adapters else str(folder) if folder.is_dir() else name
+    options: dict[str, Any] = {"local_files_only": local_files_only}
+    base = load_base(base_name, dtype=torch.float32 if adapters else dtype, **options)
+    for path in adapters:
+        own = read_manifest(path)
+        if own is not None and own.kind == "adapter" and own.base_sha256 and own.base_sha256 != base.sha256:
+            raise BaseError(
+                f"adapter {path.name} was trained on a base with sha256 {own.base_sha256[:16]}..., but {base_name} has "
+                f"{base.sha256[:16]}...: its scores would be wrong"
+            )
+        base = base._replace(model=_merged(base.model, path))
+    if adapters and dtype is not None:
+        base = base._replace(model=base.model.to(dtype))
+    return base, manifest
+
+
+def save_checkpoint(folder: Path | str, model: Any, tokenizer: Any, manifest: Manifest) -> Path:
+    """Write a checkpoint folder, atomically; an existing one is replaced as a whole.
+
+    Args:
+        model: a transformers model (whole weights are written) or a peft model (its adapter alone is written).
+        manifest: ``kind``, ``files``, ``created`` and ``commit`` are filled in here.
+    """
+    folder = Path(folder)
+    kind = "adapter" if hasattr(model, "peft_config") else "model"
+    with atomic_folder(folder) as aside:
+        model.save_pretrained(aside, safe_serialization=True)
+        tokenizer.save_pretrained(aside)
+        (aside / "README.md").unlink(missing_ok=True)  # peft's card with empty fields
+        if kind == "model":
+            _write_cross_encoder_layout(aside, manifest)
+        weights = {file.name: sha256_file(file) for file in sorted(aside.glob("*.safetensors"))}
+        complete = Manifest(
+            **{
+                **{name: getattr(manifest, name) for name in manifest.__dataclass_fields__},
+                "kind": kind,
+                "files": weights,
+                "commit": manifest.commit or _commit(),
+                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "prorank_version": importlib.metadata.version("prorank"),
+            }
+        )
+        (aside / MANIFEST).write_text(json.dumps(complete.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return folder
+
+
+def _verify_files(folder: Path, manifest: Manifest) -> None:
+    """Small files by their hash, large ones by being there: hashing half a gigabyte at every start is too slow."""
+    for name, sha256 in manifest.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise BaseError(f"{folder}: {name} is missing")
+        if file.stat().st_size < 64 << 20 and sha256_file(file) != sha256:
+            raise BaseError(f"{folder}: {name} is damaged: its sha256 is not the one in {MANIFEST}")
+
+
+def _adapter_manifest(folder: Path, base: Manifest | None) -> Manifest | None:
+    if not (folder / "adapter_config.json").is_file():
+        raise BaseError(f"adapter {folder}: no adapter_config.json there (expected a peft LoRA folder)")
+    own = read_manifest(folder)
+    if own is not None:
+        _verify_files(folder, own)
+    return own or base
+
+
+def _base_of(folder: Path, manifest: Manifest | None) -> str:
+    if manifest is not None and manifest.base_name:
+        return manifest.base_name
+    config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    return str(config.get("base_model_name_or_path") or "")
+
+
+def _merged(model: Any, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    if not list(adapter.glob("*.safetensors")):
+        raise BaseError(f"adapter {adapter}: no safetensors file (a pickled .bin is not read)")
+    try:
+        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().eval()
+    except Exception as error:  # peft, safetensors and torch each raise their own kind
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise BaseError(f"adapter {adapter} does not fit the base: {type(error).__name__}: {first}") from error
+
+
+def _write_cross_encoder_layout(folder: Path, manifest: Manifest) -> None:
+    """Files by which ``sentence_transformers.CrossEncoder`` loads the folder and computes the very same margin."""
+
+    def write(name: str, data: Any) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(data, indent=2) + "\n", "utf-8")
+
+    package = "sentence_transformers"
+    transformer = f"{package}.base.modules.transformer.Transformer"
+    score = f"{package}.cross_encoder.modules.logit_score.LogitScore"
+    write(
+        "modules.json",
+        [
+            {"idx": 0, "name": "0", "path": "", "type": transformer},
+            {"idx": 1, "name": "1", "path": "1_LogitScore", "type": score},
+        ],
+    )
+    method = {"method": "forward", "method_output_name": "logits"}
+    write(
+        "sentence_bert_config.json",
+        {
+            "transformer_task": "text-generation",
+            "modality_config": {"text": method, "message": {**method, "format": "flat"}},
+            "module_output_name": "causal_logits",
+            "processing_kwargs": {"text": {"max_length": manifest.max_length, "truncation": True}},
+        },
+    )
+    irrelevant, relevant = manifest.label_ids
+    write(
+        "1_LogitScore/config.json",
+        {"true_token_id": relevant, "false_token_id": irrelevant, "module_input_name": "causal_logits"},
+    )
+    write(
+        "config_sentence_transformers.json",
+        {
+            "activation_fn": "torch.nn.modules.linear.Identity",
+            "default_prompt_name": None,
+            "model_type": "CrossEncoder",
+            "prompts": {},
+        },
+    )
+    template = folder / "chat_template.jinja"
+    plain = template.read_text("utf-8") if template.is_file() else ""
+    template.write_text(_jinja(manifest.template, plain), "utf-8")
+
+
+def _jinja(template: PromptTemplate, plain: str) -> str:
+    """The template as jinja over messages with roles query and document (and system: the instruction)."""
+    trim = " | trim" if template.strip else ""
+    values = {"{query}": "query", "{document}": "document"}
+    body = []
+    for piece in template.pieces:
+        if piece.kind == "static":
+            body.append("{{ " + json.dumps(piece.text, ensure_ascii=False) + " }}")
+            continue
+        rest = piece.text
+        while rest:
+            at, name = min(((rest.find(f), f) for f in ("{instruction}", *values) if f in rest), default=(len(rest), ""))
+            if rest[:at]:
+                body.append("{{ " + json.dumps(rest[:at], ensure_ascii=False) + " }}")
+            if name == "{instruction}":
+                before, _, after = template.instruction_format.partition("{instruction}")
+                parts = [json.dumps(before, ensure_ascii=False), "ns.instruction" + trim, json.dumps(after)]
+                body.append("{% if ns.instruction %}{{ " + " ~ ".join(f"({p})" for p in parts) + " }}{% endif %}")
+            elif name:
+                body.append("{{ ns." + values[name] + trim + " }}")
+            rest = rest[at + len(name) :]
+    default = json.dumps(template.default_instruction or "", ensure_ascii=False)
+    read = (
+        "{%- set ns = namespace(query=none, document='', instruction=" + default + ") -%}"
+        "{%- for m in messages -%}"
+        "{%- if m.role == 'query' -%}{%- set ns.query = m.content -%}"
+        "{%- elif m.role == 'document' -%}{%- set ns.document = m.content -%}"
+        "{%- elif m.role == 'system' -%}{%- set ns.instruction = m.content -%}{%- endif -%}"
+        "{%- endfor -%}"
+    )
+    return read + "{%- if ns.query is not none -%}" + "".join(body) + "{%- else -%}" + plain + "{%- endif -%}"
+
+
+def _commit() -> str:
+    """The commit of the working tree prorank runs from, or nothing where it is installed from a wheel."""
+    here = Path(__file__).resolve().parent
+    done = subprocess.run(
+        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""

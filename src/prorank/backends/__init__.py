@@ -1,0 +1,1 @@
+"""Backends: token ids -> label logits, nothing else. Each file is one engine."""

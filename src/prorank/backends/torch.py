@@ -1,0 +1,250 @@
+"""PyTorch backend: CPU (bf16 where the processor has it), CUDA, MPS; any causal LM of transformers.
+
+How a score is computed: the instruction's keys and values once per process, the query's once per query, then each
+document runs only its own tokens on top of them (right-padded: causal attention never looks at what comes after).
+Of the output matrix only the two label rows are multiplied, in float32. Models whose cache cannot be shared are
+detected by a self-check at load and run as plain batches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from prorank.types import EncodedGroup
+
+__all__ = ["PrefixStates", "TorchBackend", "label_rows", "last_hidden_states", "pick_device", "pick_dtype"]
+
+logger = logging.getLogger(__name__)
+
+PrefixStates = list[tuple[torch.Tensor, torch.Tensor]]
+"""Per layer the keys and values of a prefix, each ``(1, heads, length, head_dim)``."""
+
+_CACHED_PREFIXES = 16
+
+
+def pick_device(device: str | None = None) -> torch.device:
+    """The device asked for, else CUDA, else MPS, else the CPU.
+
+    Raises:
+        ValueError: the device asked for is not there.
+    """
+    if device in (None, "auto"):
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(str(device))
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {device!r} is not available here: {str(error).splitlines()[0]}") from error
+    return chosen
+
+
+def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The precision asked for; ``auto`` is bfloat16 where the hardware multiplies it, else float32.
+
+    Raises:
+        ValueError: no such precision.
+    """
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype in (None, "auto"):
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if device.type == "cpu" and _cpu_multiplies_bf16() else torch.float32
+    if dtype not in names:
+        raise ValueError(f"dtype must be auto, {', '.join(names)}; got {dtype!r}")
+    return names[str(dtype)]
+
+
+def _cpu_multiplies_bf16() -> bool:
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def label_rows(model: Any, label_ids: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two rows of the output matrix and their biases, float32: ``(2, hidden)`` and ``(2,)``; gradients flow."""
+    head = model.get_output_embeddings()
+    ids = torch.as_tensor(list(label_ids), device=head.weight.device)
+    bias = getattr(head, "bias", None)
+    rows = head.weight[ids].float()
+    return rows, bias[ids].float() if bias is not None else torch.zeros(len(ids), device=rows.device)
+
+
+def prefix_states(model: Any, ids: Sequence[int], past: PrefixStates | None = None) -> PrefixStates:
+    """Keys and values of ``ids`` on top of ``past``, per layer, for one row; gradients flow where they are on."""
+    cache = _cache_of(past, 1)
+    start = past[0][0].shape[-2] if past else 0
+    tokens = torch.as_tensor([list(ids)], device=model.device)
+    positions = torch.arange(start, start + len(ids), device=model.device)[None]
+    _decoder(model)(input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True)
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def last_hidden_states(model: Any, own_ids: Sequence[Sequence[int]], past: PrefixStates | None = None) -> torch.Tensor:
+    """Hidden state after each row's last token, ``(n, hidden)``; the rows share ``past``; gradients flow where on.
+
+    Rows are padded on the right: under causal attention no real token sees the padding, so no mask is needed and a
+    row's result does not depend on its neighbours.
+    """
+    lengths = [len(ids) for ids in own_ids]
+    start, width = (past[0][0].shape[-2] if past else 0), max(lengths)
+    tokens = torch.zeros((len(own_ids), width), dtype=torch.long)
+    for row, ids in enumerate(own_ids):
+        tokens[row, : lengths[row]] = torch.as_tensor(list(ids))
+    positions = torch.arange(start, start + width, device=model.device)[None].expand(len(own_ids), -1)
+    output = _decoder(model)(
+        input_ids=tokens.to(model.device),
+        position_ids=positions,
+        past_key_values=_cache_of(past, len(own_ids)) if past is not None else None,
+        use_cache=past is not None,
+    )
+    last = torch.as_tensor(lengths, device=model.device) - 1
+    return output.last_hidden_state[torch.arange(len(own_ids), device=model.device), last]
+
+
+def _decoder(model: Any) -> Any:
+    """The transformer without its output matrix, also inside a PEFT wrapper."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner.base_model
+
+
+def _cache_of(past: PrefixStates | None, rows: int) -> Any:
+    from transformers import DynamicCache
+
+    if past is None:
+        return DynamicCache()
+    return DynamicCache([(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in past])
+
+
+class TorchBackend:
+    """Scores with a transformers causal LM.
+
+    Args:
+        model: the model, already on its device and in its precision; put into evaluation mode.
+        label_ids: (irrelevant, relevant) token ids.
+        share_prefix: False computes every prompt whole (for comparison and debugging).
+    """
+
+    def __init__(self, model: Any, label_ids: tuple[int, int], *, share_prefix: bool = True) -> None:
+        self.model = model.eval()
+        self.label_ids = label_ids
+        self.device: torch.device = model.device
+        self.dtype: torch.dtype = model.dtype
+        self.name = f"torch-{self.device.type}-{str(self.dtype).removeprefix('torch.')}"
+        self.prefix_hits = 0
+        self._prefixes: OrderedDict[tuple[int, ...], PrefixStates] = OrderedDict()
+        config = model.config.get_text_config()
+        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.max_positions: int | None = getattr(config, "max_position_embeddings", None)
+        self._two_rows = True
+        self._share_prefix = share_prefix
+        self._self_check()
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether a group's prefix is computed once."""
+        return self._share_prefix
+
+    @torch.inference_mode()
+    def label_logits(self, group: EncodedGroup) -> npt.NDArray[np.float32]:
+        """See :class:`prorank.scoring.Backend`."""
+        if not self._two_rows:
+            return self.last_logits(group)[:, list(self.label_ids)]
+        rows, bias = label_rows(self.model, self.label_ids)
+        logits = self._last_hidden(group).float() @ rows.T + bias
+        if self._softcap:
+            logits = torch.tanh(logits / self._softcap) * self._softcap
+        return logits.cpu().numpy()
+
+    @torch.inference_mode()
+    def last_logits(self, group: EncodedGroup) -> npt.NDArray[np.float32]:
+        """Logits of the whole vocabulary at the last position, ``(n, vocabulary)`` float32, by the same path."""
+        if not self._two_rows:
+            return np.stack([self._reference(group, row) for row in range(len(group.own_ids))])
+        head = self.model.get_output_embeddings()
+        logits = torch.nn.functional.linear(
+            self._last_hidden(group).float(), head.weight.float(), None if head.bias is None else head.bias.float()
+        )
+        if self._softcap:
+            logits = torch.tanh(logits / self._softcap) * self._softcap
+        return logits.cpu().numpy()
+
+    @torch.inference_mode()
+    def last_hidden(self, group: EncodedGroup) -> npt.NDArray[np.float32]:
+        """Hidden states at the last position, after the final norm, ``(n, hidden)`` float32."""
+        return self._last_hidden(group).float().cpu().numpy()
+
+    def _last_hidden(self, group: EncodedGroup) -> torch.Tensor:
+        if not group.own_ids:
+            return torch.zeros((0, self.model.config.get_text_config().hidden_size), device=self.device)
+        if not self._share_prefix or not group.prefix_ids:
+            return last_hidden_states(self.model, [[*group.prefix_ids, *own] for own in group.own_ids])
+        return last_hidden_states(self.model, group.own_ids, self._prefix(group))
+
+    def _prefix(self, group: EncodedGroup) -> PrefixStates:
+        """Keys and values of the group's prefix, from the cache, or built on the instruction's."""
+        whole = tuple(group.prefix_ids)
+        head = whole[: group.instruction_length]
+        found = self._prefixes.get(whole)
+        if found is not None:
+            self.prefix_hits += 1
+        elif head and head != whole:
+            states = self._remembered(head) or self._remember(head, prefix_states(self.model, head))
+            found = self._remember(whole, prefix_states(self.model, whole[len(head) :], states))
+        else:
+            found = self._remember(whole, prefix_states(self.model, whole))
+        self._prefixes.move_to_end(whole)
+        return found
+
+    def _remembered(self, ids: tuple[int, ...]) -> PrefixStates | None:
+        if ids in self._prefixes:
+            self._prefixes.move_to_end(ids)
+            return self._prefixes[ids]
+        return None
+
+    def _remember(self, ids: tuple[int, ...], states: PrefixStates) -> PrefixStates:
+        self._prefixes[ids] = states
+        while len(self._prefixes) > _CACHED_PREFIXES:
+            self._prefixes.popitem(last=False)
+        return states
+
+    def _reference(self, group: EncodedGroup, row: int) -> npt.NDArray[np.float32]:
+        """The model's own forward pass over one whole prompt: what every shortcut must agree with."""
+        ids = torch.as_tensor([[*group.prefix_ids, *group.own_ids[row]]], device=self.device)
+        logits: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits[0, -1]
+        return logits.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def _self_check(self) -> None:
+        """Compare the shortcuts with the model's own forward pass on a few tokens; drop those that disagree."""
+        ids = [self.label_ids[0], self.label_ids[1]]
+        group = EncodedGroup((ids * 4)[:7], [ids * 2 + ids[:1], ids], 3)
+        wanted = np.stack([self._reference(group, row) for row in range(2)])[:, ids]
+        if not np.isfinite(wanted).all():
+            return  # broken weights: scoring says so
+        exact = self.dtype == torch.float32
+        tolerance = (1e-3 if exact else 0.1) * max(1.0, float(np.abs(wanted).max()))
+        if self._share_prefix:
+            try:
+                got = self.label_logits(group)
+            except Exception as error:  # any architecture may fail in its own way
+                logger.debug("prefix sharing failed: %s", error)
+                got = np.full((2, 2), np.inf)
+            if np.abs(got - wanted).max() <= tolerance:
+                return
+            self._share_prefix = False
+        if np.abs(self.label_logits(group) - wanted).max() > tolerance:
+            self._two_rows = False
+            logger.warning("this model's output is not a plain matrix: computing the whole vocabulary (slower)")
+        else:
+            logger.warning("this model's cache cannot be shared between documents: scoring plain batches (slower)")
+        self._prefixes.clear()

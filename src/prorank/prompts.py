@@ -1,0 +1,366 @@
+"""Prompts as data, and the only place where text becomes token ids.
+
+A :class:`PromptTemplate` is a list of pieces, nothing executable. :class:`PromptEncoder` tokenises each piece on its
+own and joins them as ids, so that (1) instruction and query give one prefix shared by all documents of a query,
+(2) text from outside can never turn into a special token, (3) truncation is exact: the suffix is never cut, the query
+is cut at its own limit, the document takes the rest. It knows no model and no score.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+from prorank.types import EncodedGroup
+
+__all__ = ["PRESETS", "Encoded", "Piece", "PromptEncoder", "PromptTemplate", "TemplateError"]
+
+LongDocuments = Literal["truncate", "max_window"]
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_CHARS_PER_TOKEN = 24  # more than any common token has: text cut here still fills the limit, nearly always
+
+
+class TemplateError(ValueError):
+    """A template that cannot be used with a tokenizer: label words, missing fields, no room for the document."""
+
+
+class Piece(NamedTuple):
+    """One stretch of the prompt, tokenised by itself."""
+
+    kind: Literal["static", "user"]
+    """``static``: our own text, special tokens are honoured. ``user``: holds fields, special tokens stay text."""
+    text: str
+    """For ``user``: a pattern with any of the fields ``{instruction}``, ``{query}``, ``{document}``."""
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """A relevance prompt, frozen as data and saved with a checkpoint.
+
+    The order is instruction, query, document, suffix. Fields are filled once; text that looks like a field stays text.
+    """
+
+    name: str
+    """A preset's name, or ``prorank`` for ours, derived from a base's chat template."""
+    pieces: tuple[Piece, ...]
+    """In order; exactly one ``user`` piece holds ``{document}``, and none before it comes after."""
+    label_words: tuple[str, str]
+    """(irrelevant, relevant); each must be exactly one token."""
+    answer_end: str
+    """What a well-formed answer is followed by: the end-of-turn token's text."""
+    default_instruction: str | None = None
+    """Used where the caller gives none."""
+    instruction_format: str = "{instruction}"
+    """How a given instruction appears in its piece; nothing appears without one."""
+    query_share: float = 0.25
+    """The query's limit, as a share of ``max_length``, where no ``query_max_length`` is given."""
+    strip: bool = False
+    """Whether white space around instruction, query and document is dropped."""
+    probability_shift: float = 0.0
+    """Added to the margin before the sigmoid where no calibration is known (mxbai: -estimated_max / 2)."""
+
+    def __post_init__(self) -> None:
+        holding = [i for i, piece in enumerate(self.pieces) if piece.kind == "user" and "{document}" in piece.text]
+        queries = [i for i, piece in enumerate(self.pieces) if piece.kind == "user" and "{query}" in piece.text]
+        if len(holding) != 1 or len(queries) != 1 or queries[0] >= holding[0]:
+            raise TemplateError(
+                f"template {self.name!r}: pieces must hold {{query}} once and {{document}} once, the query first and "
+                "in a piece of its own"
+            )
+        if "{instruction}" in self.pieces[holding[0]].text:
+            raise TemplateError(f"template {self.name!r}: {{instruction}} must come before the document's piece")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data; :meth:`from_dict` reads it back."""
+        data = asdict(self)
+        data["pieces"] = [{piece.kind: piece.text} for piece in self.pieces]
+        data["label_words"] = list(self.label_words)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PromptTemplate:
+        """Read a template from :meth:`to_dict`'s form.
+
+        Raises:
+            TemplateError: a field is missing, unknown or of the wrong kind; the message names it.
+        """
+        fields = dict(data)
+        try:
+            pieces = tuple(Piece(kind, text) for piece in fields.pop("pieces") for kind, text in piece.items())
+            irrelevant, relevant = fields.pop("label_words")
+            template = cls(pieces=pieces, label_words=(str(irrelevant), str(relevant)), **fields)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TemplateError(f"template data: {type(error).__name__}: {error}") from error
+        if any(kind not in ("static", "user") for kind, _ in pieces):
+            raise TemplateError("template data: a piece must be {'static': text} or {'user': pattern}")
+        return template
+
+
+TASK = "Judge whether a passage is relevant to a query. Answer with one digit: 1 if it is relevant, 0 if it is not."
+DEFAULT_INSTRUCTION = "A relevant passage helps to answer the query."
+
+PRESETS: dict[str, PromptTemplate] = {
+    # Ours, as it comes out of derive_template for a ChatML base (SmolLM2, Qwen2.5); see templates.py.
+    "prorank": PromptTemplate(
+        name="prorank",
+        pieces=(
+            Piece("static", f"<|im_start|>system\n{TASK}\n"),
+            Piece("user", "{instruction}"),
+            Piece("static", "<|im_end|>\n<|im_start|>user\nQuery:\n"),
+            Piece("user", "{query}"),
+            Piece("static", " \n\nPassage:\n"),  # the space keeps "?" and the line break apart in every tokenizer
+            Piece("user", "{document}"),
+            Piece("static", "<|im_end|>\n<|im_start|>assistant\n"),
+        ),
+        label_words=("0", "1"),
+        answer_end="<|im_end|>",
+        default_instruction=DEFAULT_INSTRUCTION,
+        strip=True,
+    ),
+    # The prompt that mixedbread-ai/mxbai-rerank-*-v2 were trained with (fact: package mxbai-rerank, Apache-2.0).
+    "mxbai-rerank-v2": PromptTemplate(
+        name="mxbai-rerank-v2",
+        pieces=(
+            Piece(
+                "static",
+                "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+                "<|im_start|>user\n",
+            ),
+            Piece("user", "{instruction}query: {query}"),
+            Piece("static", "\n"),
+            Piece("user", "document: {document}"),
+            Piece(
+                "static",
+                "\nYou are a search relevance expert who evaluates how well documents match search queries. For each "
+                "query-document pair, carefully analyze the semantic relationship between them, then provide your "
+                "binary relevance judgment (0 for not relevant, 1 for relevant).\nRelevance:"
+                "<|im_end|>\n<|im_start|>assistant\n",
+            ),
+        ),
+        label_words=("0", "1"),
+        answer_end="<|im_end|>",
+        instruction_format="instruction: {instruction}\n",
+        query_share=0.75,
+        probability_shift=-4.5,
+    ),
+    # The prompt that Qwen/Qwen3-Reranker-* were trained with (fact: their model cards, Apache-2.0).
+    "qwen3-reranker": PromptTemplate(
+        name="qwen3-reranker",
+        pieces=(
+            Piece(
+                "static",
+                "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
+                'Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n',
+            ),
+            Piece("user", "<Instruct>: {instruction}\n<Query>: {query}\n<Document>:"),
+            Piece("user", " {document}"),
+            Piece("static", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+        ),
+        label_words=("no", "yes"),
+        answer_end="<|im_end|>",
+        default_instruction="Given a web search query, retrieve relevant passages that answer the query",
+        query_share=0.5,
+    ),
+}
+
+
+class Encoded(NamedTuple):
+    """One query's documents as token ids."""
+
+    group: EncodedGroup
+    row_document: tuple[int, ...]
+    """Per row of ``group`` the document it belongs to: several rows a document with ``max_window``."""
+    truncated: int
+    """How many documents were cut (0 with ``max_window``)."""
+    document_count: int
+    """How many documents were given."""
+
+
+class PromptEncoder:
+    """(query, documents) -> token ids, for one tokenizer and one template.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        template: the prompt.
+        max_length: tokens of a whole prompt, template included.
+        query_max_length: tokens of the query's piece; default ``template.query_share * max_length``.
+        long_documents: ``truncate`` keeps the beginning; ``max_window`` scores overlapping windows (a quarter of a
+            window is repeated) and the caller takes the best one.
+
+    Raises:
+        TemplateError: a label word is not exactly one token, or the template leaves no room for a document.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: PromptTemplate,
+        *,
+        max_length: int = 512,
+        query_max_length: int | None = None,
+        long_documents: LongDocuments = "truncate",
+    ) -> None:
+        if long_documents not in ("truncate", "max_window"):
+            raise ValueError(f"long_documents must be 'truncate' or 'max_window', got {long_documents!r}")
+        if query_max_length is not None and query_max_length < 1:
+            raise ValueError(f"query_max_length must be at least 1, got {query_max_length}")
+        self.tokenizer = tokenizer
+        self.template = template
+        self.max_length = max_length
+        self.query_max_length = query_max_length or max(1, int(max_length * template.query_share))
+        self.long_documents = long_documents
+        self._encode_text = _text_encoder(tokenizer, template)
+        self._pieces: list[tuple[Piece, list[int]]] = [
+            (piece, _static_ids(tokenizer, piece.text) if piece.kind == "static" else []) for piece in template.pieces
+        ]
+        self._document_at = next(i for i, (p, _) in enumerate(self._pieces) if "{document}" in _fields(p))
+        self.suffix_ids = [i for piece, ids in self._pieces[self._document_at + 1 :] for i in self._filled(piece, ids)]
+        self.label_ids: tuple[int, int] = (
+            self._single_id(template.label_words[0]),
+            self._single_id(template.label_words[1]),
+        )
+        if self.label_ids[0] == self.label_ids[1]:
+            raise TemplateError(f"label words {template.label_words} map to the same token id {self.label_ids[0]}")
+        end = _static_ids(tokenizer, template.answer_end)
+        if not end:
+            raise TemplateError(f"answer_end {template.answer_end!r} gives no token")
+        self.end_id = end[0]
+        fixed = sum(len(ids) for _, ids in self._pieces)
+        if fixed + 8 > max_length:
+            raise TemplateError(
+                f"max_length {max_length} is too small: template {template.name!r} alone takes {fixed} tokens"
+            )
+
+    def encode(self, query: str, documents: Sequence[str], instruction: str | None = None) -> Encoded:
+        """Token ids of every (query, document) prompt, the common beginning kept apart.
+
+        Raises:
+            ValueError: instruction and query leave no room for a document within ``max_length``.
+            TypeError: a text is not a string.
+        """
+        prefix, instruction_length = self.encode_prefix(query, instruction)
+        room = self.max_length - len(prefix) - len(self.suffix_ids)
+        if room < 1:
+            raise ValueError(
+                f"instruction and query take {len(prefix)} tokens, which leaves no room for a document within "
+                f"max_length {self.max_length}; shorten the instruction or raise max_length"
+            )
+        piece, _ = self._pieces[self._document_at]
+        texts = [piece.text.replace("{document}", self._clean(d, "document")) for d in documents]
+        if self.long_documents == "truncate":
+            all_ids = self._encode_limited(texts, room + 1)
+            rows = [ids[:room] + self.suffix_ids for ids in all_ids]
+            truncated = sum(len(ids) > room for ids in all_ids)
+            group = EncodedGroup(prefix, rows, instruction_length)
+            return Encoded(group, tuple(range(len(documents))), truncated, len(documents))
+        rows, row_document = [], []
+        step = max(room - room // 4, 1)
+        for index, ids in enumerate(self._encode_text(texts)):
+            starts = range(0, max(len(ids) - room // 4, 1), step)
+            for start in starts:
+                rows.append(ids[start : start + room] + self.suffix_ids)
+                row_document.append(index)
+        return Encoded(EncodedGroup(prefix, rows, instruction_length), tuple(row_document), 0, len(documents))
+
+    def encode_prefix(self, query: str, instruction: str | None = None) -> tuple[list[int], int]:
+        """Ids of everything before the document, and how many of them do not depend on the query."""
+        query = self._clean(query, "query")
+        if instruction is None:
+            instruction = self.template.default_instruction
+        if instruction:
+            instruction = self.template.instruction_format.replace(
+                "{instruction}", self._clean(instruction, "instruction")
+            )
+        ids: list[int] = []
+        instruction_length = 0
+        seen_query = False
+        for piece, static in self._pieces[: self._document_at]:
+            ids += self._filled(piece, static, instruction=instruction or "", query=query)
+            seen_query = seen_query or "{query}" in _fields(piece)
+            if not seen_query:
+                instruction_length = len(ids)
+        return ids, instruction_length
+
+    def _filled(self, piece: Piece, static: list[int], **values: str) -> list[int]:
+        if piece.kind == "static":
+            return static
+        if "{query}" in piece.text and not piece.text.endswith("{query}"):
+            # The query stands inside its piece: shorten the query, not the words behind it.
+            ids = self._encode_limited([values["query"]], self.query_max_length + 1)[0]
+            if len(ids) > self.query_max_length:
+                values["query"] = self.tokenizer.decode(ids[: self.query_max_length])
+        text = re.sub(r"\{(instruction|query)\}", lambda match: values[match.group(1)], piece.text)
+        if not text:
+            return []
+        if piece.text.endswith("{query}"):
+            return self._encode_limited([text], self.query_max_length + 1)[0][: self.query_max_length]
+        return self._encode_text([text])[0]
+
+    def _clean(self, text: object, field: str) -> str:
+        if not isinstance(text, str):
+            raise TypeError(f"{field} must be a string, got {type(text).__name__}")
+        return text.strip() if self.template.strip else text
+
+    def _encode_limited(self, texts: list[str], limit: int) -> list[list[int]]:
+        """Encode, but of a very long text only as many characters as surely fill ``limit`` tokens."""
+        chars = _CHARS_PER_TOKEN * limit + 256
+        encoded = self._encode_text([text[:chars] for text in texts])
+        for i, text in enumerate(texts):
+            if len(text) > chars and len(encoded[i]) <= limit:  # a text of very long tokens: read it all
+                encoded[i] = self._encode_text([text])[0]
+        return encoded
+
+    def _single_id(self, word: str) -> int:
+        ids = self._encode_text([word])[0]
+        if len(ids) != 1:
+            raise TemplateError(
+                f"label word {word!r} is {len(ids)} tokens for this tokenizer; a label word must be exactly one token"
+            )
+        return ids[0]
+
+
+def _fields(piece: Piece) -> str:
+    return piece.text if piece.kind == "user" else ""
+
+
+def _static_ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _text_encoder(tokenizer: Any, template: PromptTemplate) -> Callable[[list[str]], list[list[int]]]:
+    """A function that tokenises outside text such that no special token of tokenizer or template can come out."""
+    static = "".join(piece.text for piece in template.pieces if piece.kind == "static")
+    added = {i: token for i, token in tokenizer.added_tokens_decoder.items() if token.content}
+    guarded = {token.content: i for i, token in added.items() if token.special or token.content in static}
+    for name in tokenizer.all_special_tokens:
+        guarded.setdefault(name, tokenizer.convert_tokens_to_ids(name))
+    forbidden = frozenset(guarded.values())
+    pattern = re.compile("|".join(re.escape(t) for t in sorted(guarded, key=len, reverse=True)) or r"(?!)")
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+
+    def plain(texts: list[str]) -> list[list[int]]:
+        if fast is not None:  # the Rust tokenizer itself: no shared truncation state, so threads may share it
+            return [encoding.ids for encoding in fast.encode_batch_fast(texts, add_special_tokens=False)]
+        return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+
+    def guarded_ids(text: str) -> list[int]:
+        # Cut every special token's text behind its first character: the halves cannot match it any more.
+        cuts = [0, *(match.start() + 1 for match in pattern.finditer(text)), len(text)]
+        parts = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False) if a < b]
+        ids = [i for part in plain(parts) for i in part]
+        if not forbidden.isdisjoint(ids):  # a normaliser made one after all: letter by letter, and drop what is left
+            ids = [i for letters in plain(list(text)) for i in letters if i not in forbidden]
+        return ids
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        clean = [_SURROGATE.sub("\ufffd", text) for text in texts]
+        encoded = plain(clean) if clean else []
+        for i, ids in enumerate(encoded):
+            if not forbidden.isdisjoint(ids):
+                encoded[i] = guarded_ids(clean[i])
+        return encoded
+
+    return encode

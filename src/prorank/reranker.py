@@ -1,0 +1,362 @@
+"""The public face: ``Reranker.from_pretrained(...).rank(query, documents)``."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from prorank.artifact import Manifest, built_in_rerankers, load_checkpoint, save_checkpoint
+from prorank.prompts import Encoded, PromptEncoder, PromptTemplate
+from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, probability, rank_order, score_groups
+from prorank.types import Document, EncodedGroup, RankResult
+
+__all__ = ["DEFAULT_BASE", "DEFAULT_RERANKER", "DocumentLike", "Reranker", "default_model"]
+
+DEFAULT_RERANKER = "prorank-smollm2-135m"
+DEFAULT_BASE = "smollm2-135m"
+
+DocumentLike = str | Document | Mapping[str, Any]
+"""A text; a :class:`Document`; or a mapping with ``text``, and optionally ``title`` and ``_id``/``doc_id``/``id``."""
+
+Margins = npt.NDArray[np.float32]
+
+
+def default_model() -> str:
+    """The reranker that comes with the package, or the bare base where none has been trained yet."""
+    return DEFAULT_RERANKER if DEFAULT_RERANKER in built_in_rerankers() else DEFAULT_BASE
+
+
+class Reranker:
+    """Orders documents by how relevant a small language model finds them to a query.
+
+    Make one with :meth:`from_pretrained`; the constructor joins parts that you already have.
+
+    Args:
+        backend: what computes label logits from token ids.
+        encoder: what makes token ids from texts.
+        calibration: (slope, intercept) of the probability; it never changes an order.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        encoder: PromptEncoder,
+        *,
+        name: str = "reranker",
+        calibration: tuple[float, float] | None = None,
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        manifest: Manifest | None = None,
+        weights_sha256: str = "",
+    ) -> None:
+        if batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
+        self.backend = backend
+        self.encoder = encoder
+        self.name = name
+        self.calibration = calibration or (1.0, encoder.template.probability_shift)
+        self.batch_tokens = batch_tokens
+        self.manifest = manifest
+        self.weights_sha256 = weights_sha256
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        adapter: str | os.PathLike[str] | None = None,
+        template: str | PromptTemplate | None = None,
+        backend: str = "auto",
+        device: str | None = None,
+        dtype: str | None = None,
+        max_length: int | None = None,
+        query_max_length: int | None = None,
+        long_documents: Literal["truncate", "max_window"] | None = None,
+        batch_tokens: int | None = None,
+        threads: int | None = None,
+        local_files_only: bool = False,
+        share_prefix: bool = True,
+    ) -> Reranker:
+        """Load a reranker.
+
+        Args:
+            model: a built-in name (``prorank models`` lists them), a checkpoint folder, a hub id, or a GGUF file;
+                default: the built-in reranker.
+            adapter: a peft LoRA folder to merge on top.
+            template: a preset's name, a template JSON file or a template; default: the checkpoint's own, else ours.
+            backend: ``torch``, or ``auto`` to choose by what the folder holds.
+            device: ``cpu``, ``cuda``, ``mps``; default: the best there is.
+            dtype: ``float32``, ``bfloat16``, ``float16``; default: bfloat16 where the hardware multiplies it.
+            max_length: tokens of a whole prompt; default: the checkpoint's, else 512.
+            query_max_length: tokens of the query; default: the checkpoint's, else a share of ``max_length``.
+            long_documents: ``truncate``, or ``max_window`` to score overlapping windows and take the best.
+            batch_tokens: own tokens in one forward pass.
+            threads: CPU threads; default: what torch takes (all cores).
+            share_prefix: False computes every prompt whole: the same margins, more slowly.
+
+        Raises:
+            ValueError: anything that does not exist or does not fit; the message names it.
+        """
+        if backend not in ("auto", "torch"):
+            raise ValueError(f"backend must be 'auto' or 'torch', got {backend!r}")
+        import torch
+
+        from prorank.backends.torch import TorchBackend, pick_device, pick_dtype
+        from prorank.templates import resolve_template
+
+        if threads is not None:
+            if threads < 1:
+                raise ValueError(f"threads must be at least 1, got {threads}")
+            torch.set_num_threads(threads)
+        name = os.fspath(model) if model is not None else default_model()
+        chosen = pick_device(device)
+        base, manifest = load_checkpoint(
+            name,
+            adapter=os.fspath(adapter) if adapter is not None else None,
+            dtype=pick_dtype(dtype, chosen),
+            local_files_only=local_files_only,
+        )
+        if template is None and manifest is not None:
+            template = manifest.template
+        frozen = resolve_template(template, base.tokenizer)
+        encoder = PromptEncoder(
+            base.tokenizer,
+            frozen,
+            max_length=max_length or _within(base.model, manifest.max_length if manifest else 512),
+            query_max_length=query_max_length or (manifest.query_max_length if manifest else None),
+            long_documents=long_documents or (manifest.long_documents if manifest else "truncate"),  # type: ignore[arg-type]
+        )
+        positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
+        if positions and encoder.max_length > positions:
+            raise ValueError(f"max_length {encoder.max_length} is more than the model's {positions} positions")
+        if manifest is None:
+            manifest = Manifest(frozen, encoder.label_ids, base_name=name, base_sha256=base.sha256)
+        return cls(
+            TorchBackend(base.model.to(chosen), encoder.label_ids, share_prefix=share_prefix),
+            encoder,
+            name=Path(name).name or name,
+            calibration=manifest.calibration,
+            batch_tokens=batch_tokens or DEFAULT_BATCH_TOKENS,
+            manifest=manifest,
+            weights_sha256=_combined(base.sha256, *manifest.files.values()),
+        )
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[DocumentLike],
+        *,
+        top_k: int | None = None,
+        instruction: str | None = None,
+        return_documents: bool = True,
+        batch_tokens: int | None = None,
+        progress: bool = False,
+    ) -> list[RankResult]:
+        """The documents from most to least relevant; equal margins keep their input order.
+
+        Args:
+            documents: texts, mappings or :class:`Document`; all of them are scored.
+            top_k: how many results to return; default: all.
+            instruction: what relevance means here; default: the template's.
+            return_documents: whether results carry the text.
+            progress: show a progress bar on stderr.
+
+        Raises:
+            ValueError: ``top_k`` below 1, or a document without text.
+        """
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        parsed = [_document(document, i) for i, document in enumerate(documents)]
+        with _progress(len(parsed), progress) as on_scored:
+            margins = self.margins(
+                query,
+                [document.content for document in parsed],
+                instruction=instruction,
+                batch_tokens=batch_tokens,
+                on_scored=on_scored,
+            )
+        probabilities = self.probability(margins)
+        return [
+            RankResult(
+                int(i),
+                parsed[i].doc_id,
+                float(margins[i]),
+                float(probabilities[i]),
+                parsed[i].content if return_documents else None,
+            )
+            for i in rank_order(margins)[:top_k]
+        ]
+
+    async def arank(self, query: str, documents: Sequence[DocumentLike], **options: Any) -> list[RankResult]:
+        """:meth:`rank` in a thread: the event loop stays free."""
+        return await asyncio.to_thread(self.rank, query, documents, **options)
+
+    def score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        instruction: str | None = None,
+        batch_tokens: int | None = None,
+        progress: bool = False,
+    ) -> Margins:
+        """Margins of (query, document) pairs, ``(n,)`` float32, in input order."""
+        by_query: dict[str, list[int]] = {}
+        for i, pair in enumerate(pairs):
+            if len(pair) != 2:
+                raise ValueError(f"pair {i} must be (query, document), got {len(pair)} items")
+            by_query.setdefault(pair[0], []).append(i)
+        encoded = [
+            self.encode(query, [pairs[i][1] for i in places], instruction) for query, places in by_query.items()
+        ]
+        with _progress(len(pairs), progress) as on_scored:
+            scored = self.score_groups(encoded, batch_tokens=batch_tokens, on_scored=on_scored)
+        margins = np.zeros(len(pairs), dtype=np.float32)
+        for places, values in zip(by_query.values(), scored, strict=True):
+            margins[places] = values
+        return margins
+
+    def margins(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        instruction: str | None = None,
+        batch_tokens: int | None = None,
+        on_scored: Callable[[int], None] | None = None,
+    ) -> Margins:
+        """Margins of one query's documents, ``(n,)`` float32, in input order."""
+        encoded = self.encode(query, documents, instruction)
+        return self.score_groups([encoded], batch_tokens=batch_tokens, on_scored=on_scored)[0]
+
+    def encode(self, query: str, documents: Sequence[str], instruction: str | None = None) -> Encoded:
+        """Token ids of one query's prompts; thread-safe, and apart from scoring so that callers may overlap both."""
+        return self.encoder.encode(query, documents, instruction)
+
+    def score_groups(
+        self,
+        encoded: Sequence[Encoded],
+        *,
+        batch_tokens: int | None = None,
+        on_scored: Callable[[int], None] | None = None,
+    ) -> list[Margins]:
+        """Margins per document of several encoded queries, computed in common batches.
+
+        A document of several windows gets its best one's margin. Calls from several threads take turns.
+        """
+        with self._lock:
+            rows = score_groups(
+                self.backend,
+                [one.group for one in encoded],
+                batch_tokens=batch_tokens or self.batch_tokens,
+                on_scored=on_scored,
+            )
+        results = []
+        for one, margins in zip(encoded, rows, strict=True):
+            best = np.full(one.document_count, -np.inf, dtype=np.float32)
+            np.maximum.at(best, list(one.row_document), margins)
+            results.append(best)
+        return results
+
+    def probability(self, margins: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Calibrated probability of relevance, for people; order by margins."""
+        return probability(margins, *self.calibration)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over weights, template and limits: two rerankers with the same one give the same scores."""
+        encoder = self.encoder
+        limits = [encoder.max_length, encoder.query_max_length, encoder.long_documents, self.backend.name]
+        return _combined(self.weights_sha256, json.dumps([encoder.template.to_dict(), limits], sort_keys=True))
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for records: model, backend, limits, hashes."""
+        return {
+            "model": self.name,
+            "backend": self.backend.name,
+            "stage": self.manifest.stage if self.manifest else "",
+            "template": self.encoder.template.name,
+            "max_length": self.encoder.max_length,
+            "query_max_length": self.encoder.query_max_length,
+            "long_documents": self.encoder.long_documents,
+            "batch_tokens": self.batch_tokens,
+            "weights_sha256": self.weights_sha256,
+            "fingerprint": self.fingerprint,
+        }
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write a checkpoint that prorank, sentence-transformers' ``CrossEncoder`` and transformers load.
+
+        Raises:
+            ValueError: the backend holds no transformers model.
+        """
+        model = getattr(self.backend, "model", None)
+        if model is None or self.manifest is None:
+            raise ValueError(f"backend {self.backend.name} holds no transformers model to save")
+        encoder = self.encoder
+        manifest = Manifest(
+            **{
+                **{name: getattr(self.manifest, name) for name in self.manifest.__dataclass_fields__},
+                "template": encoder.template,
+                "label_ids": encoder.label_ids,
+                "max_length": encoder.max_length,
+                "query_max_length": encoder.query_max_length,
+                "long_documents": encoder.long_documents,
+            }
+        )
+        return save_checkpoint(Path(folder), model, encoder.tokenizer, manifest)
+
+
+def _document(document: DocumentLike, index: int) -> Document:
+    if isinstance(document, str):
+        return Document(str(index), document)
+    if isinstance(document, Document):
+        return document
+    if isinstance(document, Mapping):
+        text = document.get("text")
+        if not isinstance(text, str):
+            raise ValueError(f"document {index}: expected a string under 'text', got {type(text).__name__}")
+        ids = [document[key] for key in ("doc_id", "_id", "id") if document.get(key) is not None]
+        return Document(str(ids[0] if ids else index), text, str(document.get("title") or ""))
+    raise ValueError(f"document {index}: expected a string or a mapping with 'text', got {type(document).__name__}")
+
+
+def _within(model: Any, wanted: int) -> int:
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return min(wanted, positions) if positions else wanted
+
+
+def _combined(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+class _progress:
+    """A rich progress bar as a context manager whose value counts scored rows; or nothing."""
+
+    def __init__(self, total: int, shown: bool) -> None:
+        self._total, self._shown, self._bar = total, shown, None
+
+    def __enter__(self) -> Callable[[int], None] | None:
+        if not self._shown:
+            return None
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        bar.start()
+        task = bar.add_task("scoring", total=self._total)
+        self._bar = bar  # type: ignore[assignment]
+        return lambda rows: bar.advance(task, rows)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()  # type: ignore[unreachable]

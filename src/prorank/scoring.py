@@ -1,0 +1,181 @@
+"""THE scoring path: token ids in, float32 margins out, whatever the backend.
+
+Everything that scores (library, CLI, server, evaluation, training's held-out checks) comes through
+:func:`score_groups`. This module cuts the work into batches by tokens, sends them to a :class:`Backend`, takes the
+margin in float32 and puts it back in input order. It knows no text, no tokenizer and no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from prorank.types import EncodedGroup
+
+__all__ = [
+    "DEFAULT_BATCH_TOKENS", "Backend", "Batch", "NonFiniteMarginError", "margins_of", "plan_batches", "probability",
+    "rank_order", "score_groups",
+]
+
+DEFAULT_BATCH_TOKENS = 4096
+"""Own tokens (padding counted) in one forward pass; measured on 2 CPU cores, larger gains nothing there."""
+
+Margins = npt.NDArray[np.float32]
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What computes label logits. It receives token ids and knows nothing of text, labels' meaning or ranking."""
+
+    name: str
+    """Short name for records and messages, such as ``torch-cpu-bf16``."""
+
+    def label_logits(self, group: EncodedGroup) -> npt.NDArray[np.float32]:
+        """Logits of the two label words after each prompt, shape ``(n, 2)`` float32, row i for ``own_ids[i]``.
+
+        Column 0 belongs to the "irrelevant" word, column 1 to the "relevant" one. The rows come as one batch:
+        the caller has already cut the work to size.
+        """
+        ...
+
+
+class NonFiniteMarginError(RuntimeError):
+    """A backend returned NaN or infinity: the weights are broken, or the precision overflowed."""
+
+
+class Batch(NamedTuple):
+    """One forward pass: a group, and where each of its rows belongs."""
+
+    group: EncodedGroup
+    rows: tuple[tuple[int, int], ...]
+    """Per row of ``group`` the (group index, row index) it answers for; duplicates of a row are listed in ``copies``."""
+    copies: tuple[tuple[tuple[int, int], ...], ...]
+    """Per row of ``group`` further (group index, row index) places with the very same ids: scored once."""
+
+
+def margins_of(label_logits: npt.NDArray[np.float32]) -> Margins:
+    """logit("1") - logit("0") in float32: ``(n, 2)`` -> ``(n,)``.
+
+    Raises:
+        NonFiniteMarginError: any logit is NaN or infinite.
+    """
+    logits = np.asarray(label_logits, dtype=np.float32)
+    if not np.isfinite(logits).all():
+        bad = int((~np.isfinite(logits).all(axis=1)).sum())
+        raise NonFiniteMarginError(
+            f"{bad} of {len(logits)} label logits are not finite: the model's weights hold NaN or infinity, or the "
+            "precision overflows (try dtype float32)"
+        )
+    return logits[:, 1] - logits[:, 0]
+
+
+def probability(margins: npt.ArrayLike, slope: float = 1.0, intercept: float = 0.0) -> npt.NDArray[np.float64]:
+    """sigmoid(slope * margin + intercept), Platt scaling: for people to read, never to rank by."""
+    z = slope * np.asarray(margins, dtype=np.float64) + intercept
+    return np.exp(-np.logaddexp(0.0, -z))
+
+
+def rank_order(margins: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """Indices from best to worst; equal margins keep their input order, that is, the first stage's rank."""
+    return np.argsort(-np.asarray(margins, dtype=np.float32), kind="stable")
+
+
+def plan_batches(groups: Sequence[EncodedGroup], batch_tokens: int = DEFAULT_BATCH_TOKENS) -> Iterator[Batch]:
+    """Cut groups into batches of at most ``batch_tokens`` own tokens, padding counted, rows sorted by length.
+
+    A group large enough keeps its whole prefix shared. Small groups are joined: their batch shares only the ids that
+    all their prefixes start with (the instruction, as a rule), and the rest of each prefix becomes its rows' own.
+    Identical rows of one group are computed once. A row longer than ``batch_tokens`` gets a batch of its own.
+    """
+    if batch_tokens < 1:
+        raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
+    small: list[int] = []
+    for index, group in enumerate(groups):
+        if not group.own_ids:
+            continue
+        own = sum(map(len, group.own_ids))
+        saved = (len(group.prefix_ids) - group.instruction_length) * (len(group.own_ids) - 1)
+        if own + saved >= batch_tokens or len(groups) == 1:
+            yield from _cut(group, [(index, row) for row in range(len(group.own_ids))], batch_tokens)
+        else:
+            small.append(index)
+    for members in _joinable(groups, small):
+        shared = _common_prefix([groups[i].prefix_ids for i in members])
+        if len(members) > 1:  # several prefixes in one batch: only the instruction's keys and values are worth keeping
+            shared = min(shared, min(groups[i].instruction_length for i in members))
+        first = groups[members[0]]
+        joined = EncodedGroup(
+            first.prefix_ids[:shared],
+            [[*groups[i].prefix_ids[shared:], *own] for i in members for own in groups[i].own_ids],
+            min(shared, first.instruction_length),
+        )
+        yield from _cut(joined, [(i, row) for i in members for row in range(len(groups[i].own_ids))], batch_tokens)
+
+
+def _joinable(groups: Sequence[EncodedGroup], small: Sequence[int]) -> list[list[int]]:
+    """Small groups by instruction; a group whose prefix is worth sharing (three rows or more) stays alone."""
+    by_instruction: dict[tuple[int, ...], list[int]] = {}
+    alone = []
+    for i in small:
+        if len(groups[i].own_ids) >= 3:
+            alone.append([i])
+        else:
+            head = tuple(groups[i].prefix_ids[: groups[i].instruction_length])
+            by_instruction.setdefault(head, []).append(i)
+    return alone + list(by_instruction.values())
+
+
+def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    shortest, longest = min(sequences), max(sequences)  # of a sorted list, first and last differ soonest
+    for i, (a, b) in enumerate(zip(shortest, longest, strict=False)):
+        if a != b:
+            return i
+    return min(len(shortest), len(longest))
+
+
+def _cut(group: EncodedGroup, places: Sequence[tuple[int, int]], batch_tokens: int) -> Iterator[Batch]:
+    unique: dict[tuple[int, ...], list[int]] = {}
+    for row, own in enumerate(group.own_ids):
+        unique.setdefault(tuple(own), []).append(row)
+    ordered = sorted(unique.items(), key=lambda item: len(item[0]), reverse=True)
+    start = 0
+    while start < len(ordered):
+        width = max(len(ordered[start][0]), 1)
+        chunk = ordered[start : start + max(batch_tokens // width, 1)]
+        yield Batch(
+            EncodedGroup(group.prefix_ids, [ids for ids, _ in chunk], group.instruction_length),
+            tuple(places[rows[0]] for _, rows in chunk),
+            tuple(tuple(places[row] for row in rows[1:]) for _, rows in chunk),
+        )
+        start += len(chunk)
+
+
+def score_groups(
+    backend: Backend,
+    groups: Sequence[EncodedGroup],
+    *,
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    on_scored: Callable[[int], None] | None = None,
+) -> list[Margins]:
+    """Margins of every row of every group, each array in its group's row order.
+
+    Args:
+        on_scored: called after each batch with the number of rows it answered (for progress bars).
+
+    Raises:
+        NonFiniteMarginError: the model returned NaN or infinity.
+    """
+    results = [np.zeros(len(group.own_ids), dtype=np.float32) for group in groups]
+    for batch in plan_batches(groups, batch_tokens):
+        margins = margins_of(backend.label_logits(batch.group))
+        done = 0
+        for margin, (g, r), copies in zip(margins, batch.rows, batch.copies, strict=True):
+            for group_index, row in ((g, r), *copies):
+                results[group_index][row] = margin
+                done += 1
+        if on_scored is not None:
+            on_scored(done)
+    return results

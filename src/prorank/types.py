@@ -1,0 +1,67 @@
+"""The shapes that travel between modules; imports nothing of ours.
+
+Names follow the information-retrieval vocabulary (``query_id``, ``doc_id``, ``relevance``, ``score``), as in TREC files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+__all__ = ["Document", "EncodedGroup", "Qrels", "Query", "RankResult", "Run"]
+
+Qrels = Mapping[str, Mapping[str, int]]
+"""query_id -> doc_id -> relevance (0 irrelevant, higher is more relevant)."""
+
+Run = Mapping[str, Mapping[str, float]]
+"""query_id -> doc_id -> score; the mapping's own order is the rank order (ties are already resolved)."""
+
+
+class Document(NamedTuple):
+    """One passage to be ranked."""
+
+    doc_id: str
+    """Unique within its collection."""
+    text: str
+    title: str = ""
+
+    @property
+    def content(self) -> str:
+        """Title and text joined by a space: what every first stage and reranker reads."""
+        return f"{self.title} {self.text}" if self.title else self.text
+
+
+class Query(NamedTuple):
+    """One information need."""
+
+    query_id: str
+    text: str
+
+
+class RankResult(NamedTuple):
+    """One document's place in a reranked list."""
+
+    index: int
+    """Position of the document in the input list, from 0."""
+    doc_id: str
+    """The document's own id, or its index as a string where it came without one."""
+    margin: float
+    """logit(label_ids[1]) - logit(label_ids[0]) at the last position, float32: the only number ranked by."""
+    probability: float
+    """sigmoid(a * margin + b), for presentation only."""
+    text: str | None = None
+    """The document's text; None where documents were not asked back."""
+
+
+class EncodedGroup(NamedTuple):
+    """Token ids of several prompts that start alike: what a backend scores.
+
+    Prompt i is ``prefix_ids + own_ids[i]``. Every row is scored at its last token.
+    """
+
+    prefix_ids: Sequence[int]
+    """Ids shared by all rows (instruction and query); may be empty."""
+    own_ids: Sequence[Sequence[int]]
+    """Per row the ids after the prefix (document and suffix); never empty."""
+    instruction_length: int = 0
+    """How many of ``prefix_ids`` depend on the instruction alone: shared between queries."""
