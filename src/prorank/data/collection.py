@@ -1,0 +1,157 @@
+"""A test collection in memory: documents, queries, judgments, and the one function that loads any of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from prorank.types import Document, Qrels, Query, Run
+
+__all__ = ["Collection", "CollectionStats", "load_collection", "pick_split"]
+
+
+class CollectionStats(NamedTuple):
+    """Counts of one split; lengths are in white-space separated words."""
+
+    documents: int
+    queries: int
+    judgments: int
+    relevant: int
+    """Judgments with relevance of at least 1."""
+    judged_outside: int
+    """Judgments of documents that the corpus does not hold."""
+    relevance_levels: tuple[int, ...]
+    document_words: float
+    query_words: float
+    empty_documents: int
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Documents, the queries of one split, and their judgments."""
+
+    name: str
+    documents: Mapping[str, Document]
+    """doc_id -> document, in file order."""
+    queries: Mapping[str, Query]
+    """query_id -> query: those of the split (every query where the collection has no judgments)."""
+    qrels: Qrels = field(default_factory=dict)
+    """query_id -> doc_id -> relevance; may judge documents that ``documents`` lacks (they count in ideal rankings)."""
+    split: str | None = None
+    candidates: Run | None = None
+    """The lists that came with the data (triples, lists, scored documents), best first; None where there are none."""
+    runs: Mapping[str, Path] = field(default_factory=dict)
+    """Name -> TREC run file of the first stages that lie in the collection's own folder."""
+
+    @cached_property
+    def documents_hash(self) -> str:
+        """sha256 over ids, titles and texts in order: what an index or a matrix of embeddings depends on."""
+        return _hash(part for d in self.documents.values() for part in (d.doc_id, d.title, d.text))
+
+    @cached_property
+    def queries_hash(self) -> str:
+        """sha256 over the ids and texts of the queries in order."""
+        return _hash(part for q in self.queries.values() for part in q)
+
+    @cached_property
+    def qrels_hash(self) -> str:
+        """sha256 over the judgments, whatever their order in the file."""
+        return _hash(
+            part
+            for query_id in sorted(self.qrels)
+            for doc_id, relevance in sorted(self.qrels[query_id].items())
+            for part in (query_id, doc_id, str(relevance))
+        )
+
+    def stats(self) -> CollectionStats:
+        """Counts and mean lengths, for people."""
+        judged = [(d, r) for judgments in self.qrels.values() for d, r in judgments.items()]
+        return CollectionStats(
+            documents=len(self.documents),
+            queries=len(self.queries),
+            judgments=len(judged),
+            relevant=sum(r > 0 for _, r in judged),
+            judged_outside=sum(d not in self.documents for d, _ in judged),
+            relevance_levels=tuple(sorted({r for _, r in judged})),
+            document_words=_mean([len(d.content.split()) for d in self.documents.values()]),
+            query_words=_mean([len(q.text.split()) for q in self.queries.values()]),
+            empty_documents=sum(not d.content.strip() for d in self.documents.values()),
+        )
+
+
+def load_collection(path_or_name: str | Path, split: str | None = None) -> Collection:
+    """Load a collection, whatever its form.
+
+    Args:
+        path_or_name: a BEIR folder (``corpus.jsonl``), a TREC folder (``collection.tsv``), a JSON-lines file of
+            triples or lists, ``irds:ID`` for an `ir_datasets` id, or ``stdlib`` for the built-in one.
+        split: which judgments; may be left out where there is only one.
+
+    Raises:
+        ValueError: nothing there is known, a line is malformed (``file:line: reason``), or the split does not exist.
+        ImportError: ``irds:`` without `ir_datasets`; says what to install.
+    """
+    from prorank.data import beir, irds, jsonl, stdlib, trec
+
+    name = str(path_or_name)
+    if name == "stdlib":
+        return stdlib.load_stdlib(split)
+    if name.startswith("irds:"):
+        return irds.load_irds(name.removeprefix("irds:"), split)
+    path = Path(path_or_name)
+    if path.is_dir():
+        if beir.is_beir(path):
+            return beir.load_beir(path, split)
+        if trec.is_trec(path):
+            return trec.load_trec(path, split)
+        raise ValueError(
+            f"data: {path} is neither a BEIR folder (corpus.jsonl and queries.jsonl, plain or .gz) nor a TREC folder "
+            "(collection.tsv and topics.tsv)"
+        )
+    if path.is_file():
+        return jsonl.load_jsonl(path, split)
+    raise ValueError(f"data: {name!r} is no file, no folder, not 'stdlib' and not 'irds:ID'")
+
+
+def splits_of(path_or_name: str | Path) -> list[str | None]:
+    """The names of a collection's splits; ``[None]`` where it has none of its own (or they cannot be listed)."""
+    from prorank.data import beir, stdlib, trec
+
+    if str(path_or_name) == "stdlib":
+        return list(stdlib.SPLITS)
+    path = Path(path_or_name)
+    if path.is_dir() and beir.is_beir(path):
+        return list(beir.splits(path)) or [None]
+    if path.is_dir() and trec.is_trec(path):
+        return list(trec.splits(path)) or [None]
+    return [None]
+
+
+def pick_split(where: Path | str, available: list[str], split: str | None) -> str | None:
+    """``split`` where it exists; the only one where none is named; None where there are no splits at all.
+
+    Raises:
+        ValueError: the split does not exist, or several do and none is named.
+    """
+    if split is not None and split not in available:
+        raise ValueError(f"split: {where} has {', '.join(available) or 'no judgments'}; {split!r} is not among them")
+    if split is None and len(available) > 1:
+        raise ValueError(f"split: {where} has {', '.join(available)}; name one")
+    return split if split is not None else (available[0] if available else None)
+
+
+def _mean(values: list[int]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _hash(parts) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "big"))
+        digest.update(raw)
+    return digest.hexdigest()

@@ -1,0 +1,123 @@
+"""First stages: the candidates a reranker is given. BM25, a dense bi-encoder, their fusion, or a given run.
+
+Computed runs and embeddings are kept on disk under the hash of everything they depend on (texts, settings, library
+versions), in prorank's cache folder (``PRORANK_CACHE`` moves it), so that a changed text never
+meets a stale result.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from prorank.cache import cache_dir
+from prorank.data.collection import Collection
+from prorank.files import write_atomic
+from prorank.types import Run
+
+__all__ = ["cached", "first_stage", "fuse"]
+
+
+def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> Run:
+    """Candidates for every query of the collection, best first.
+
+    Args:
+        spec: ``bm25``; ``dense`` (the offline MiniLM) or ``dense:FOLDER_OR_ID`` (any sentence-transformers
+            bi-encoder); ``fused`` (reciprocal ranks of the two); ``given`` (lists that came with the data) or
+            ``given:NAME`` (a run in the collection's own folder); or the path of a TREC run.
+        top_k: at most so many documents a query.
+
+    Raises:
+        ValueError: the spec is unknown, the run names documents that the collection lacks, or ``top_k`` < 1.
+        ImportError: the library is not installed; says what to install.
+    """
+    if top_k < 1:
+        raise ValueError(f"top-k must be at least 1, got {top_k}")
+    name, _, rest = str(spec).partition(":")
+    if name == "bm25" and not rest:
+        from prorank.data import bm25
+
+        return cached(bm25.key(collection, top_k), lambda: bm25.bm25_run(collection, top_k))
+    if name == "dense":
+        from prorank.data import dense
+
+        return dense.dense_run(collection, top_k, rest or None)
+    if name == "fused" and not rest:
+        depth = max(top_k, 100)
+        return fuse([first_stage("bm25", collection, depth), first_stage("dense", collection, depth)], top_k=top_k)
+    if name == "given":
+        return _given(collection, rest, top_k)
+    if Path(spec).is_file():
+        return _from_file(Path(spec), collection, top_k)
+    raise ValueError(f"first-stage: {str(spec)!r} is no run file and none of bm25, dense[:MODEL], fused, given[:NAME]")
+
+
+def fuse(runs: Sequence[Run], top_k: int | None = None, k: int = 60) -> Run:
+    """Reciprocal rank fusion: score = sum of 1 / (k + rank) over the runs (Cormack et al., SIGIR 2009; k = 60).
+
+    Equal scores keep the order of the first run, then of the next.
+    """
+    fused: dict[str, dict[str, float]] = {}
+    for run in runs:
+        for query_id, documents in run.items():
+            scores = fused.setdefault(query_id, {})
+            for rank, doc_id in enumerate(documents, 1):
+                scores[doc_id] = scores.get(doc_id, 0.0) + 1.0 / (k + rank)
+    return {q: dict(sorted(scores.items(), key=lambda item: -item[1])[:top_k]) for q, scores in fused.items()}
+
+
+def cached(key: Sequence[object], compute: Callable[[], Run]) -> Run:
+    """The run kept under ``key``, or computed and kept. A damaged file is computed anew."""
+    digest = hashlib.sha256(json.dumps([str(part) for part in key]).encode()).hexdigest()[:32]
+    path = cache_dir("first-stage") / f"{key[0]}-{digest}.json.gz"
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as stream:
+            return json.load(stream)
+    except (OSError, EOFError, ValueError, zlib.error):
+        pass
+    run = compute()
+    keep(path, gzip.compress(json.dumps(run, ensure_ascii=True).encode(), compresslevel=3, mtime=0))
+    return run
+
+
+def keep(path: Path, content: bytes) -> None:
+    """Write to the cache; two processes may compute the same, and a cache that cannot be written is no error."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+    except OSError:
+        return
+
+
+def _given(collection: Collection, name: str, top_k: int) -> Run:
+    if name in collection.runs:
+        return _from_file(collection.runs[name], collection, top_k)
+    if not name and collection.candidates is not None:
+        return {q: dict(list(documents.items())[:top_k]) for q, documents in collection.candidates.items()}
+    if not name and len(collection.runs) == 1:
+        return _from_file(next(iter(collection.runs.values())), collection, top_k)
+    there = ", ".join(f"given:{run}" for run in collection.runs) or "none"
+    raise ValueError(f"first-stage: {'given:' + name if name else 'given'}: {collection.name} came with: {there}")
+
+
+def _from_file(path: Path, collection: Collection, top_k: int) -> Run:
+    from prorank.data.trec import read_run
+
+    run = read_run(path, top_k)
+    kept: dict[str, dict[str, float]] = {}
+    for query_id in collection.queries:
+        if query_id in run:
+            kept[query_id] = dict(run[query_id])
+            unknown = [doc_id for doc_id in kept[query_id] if doc_id not in collection.documents]
+            if unknown:
+                raise ValueError(
+                    f"first-stage: {path} lists {unknown[0]!r} for query {query_id!r}, "
+                    f"which is not in {collection.name}"
+                )
+    if not kept:
+        raise ValueError(f"first-stage: {path} has none of the queries of {collection.name} ({collection.split})")
+    return kept
