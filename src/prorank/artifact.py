@@ -267,7 +267,9 @@ def _jinja(template: PromptTemplate, plain: str) -> str:
             continue
         rest = piece.text
         while rest:
-            at, name = min(((rest.find(f), f) for f in ("{instruction}", *values) if f in rest), default=(len(rest), ""))
+            at, name = min(
+                ((rest.find(f), f) for f in ("{instruction}", *values) if f in rest), default=(len(rest), "")
+            )
             if rest[:at]:
                 body.append("{{ " + json.dumps(rest[:at], ensure_ascii=False) + " }}")
             if name == "{instruction}":
@@ -292,7 +294,5 @@ def _jinja(template: PromptTemplate, plain: str) -> str:
 def _commit() -> str:
     """The commit of the working tree prorank runs from, or nothing where it is installed from a wheel."""
     here = Path(__file__).resolve().parent
-    done = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from prorank.types import EncodedGroup
@@ -349,7 +350,7 @@ def _text_encoder(tokenizer: Any, template: PromptTemplate) -> Callable[[list[st
     def guarded_ids(text: str) -> list[int]:
         # Cut every special token's text behind its first character: the halves cannot match it any more.
         cuts = [0, *(match.start() + 1 for match in pattern.finditer(text)), len(text)]
-        parts = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False) if a < b]
+        parts = [text[a:b] for a, b in pairwise(cuts) if a < b]
         ids = [i for part in plain(parts) for i in part]
         if not forbidden.isdisjoint(ids):  # a normaliser made one after all: letter by letter, and drop what is left
             ids = [i for letters in plain(list(text)) for i in letters if i not in forbidden]

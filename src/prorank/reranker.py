@@ -17,7 +17,7 @@ import numpy.typing as npt
 from prorank.artifact import Manifest, built_in_rerankers, load_checkpoint, save_checkpoint
 from prorank.prompts import Encoded, PromptEncoder, PromptTemplate
 from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, probability, rank_order, score_groups
-from prorank.types import Document, EncodedGroup, RankResult
+from prorank.types import Document, RankResult
 
 __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKER", "DocumentLike", "Reranker", "default_model"]
 
@@ -176,7 +176,7 @@ class Reranker:
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
         parsed = [_document(document, i) for i, document in enumerate(documents)]
-        with _progress(len(parsed), progress) as on_scored:
+        with _Progress(len(parsed), progress) as on_scored:
             margins = self.margins(
                 query,
                 [document.content for document in parsed],
@@ -214,10 +214,8 @@ class Reranker:
             if len(pair) != 2:
                 raise ValueError(f"pair {i} must be (query, document), got {len(pair)} items")
             by_query.setdefault(pair[0], []).append(i)
-        encoded = [
-            self.encode(query, [pairs[i][1] for i in places], instruction) for query, places in by_query.items()
-        ]
-        with _progress(len(pairs), progress) as on_scored:
+        encoded = [self.encode(query, [pairs[i][1] for i in places], instruction) for query, places in by_query.items()]
+        with _Progress(len(pairs), progress) as on_scored:
             scored = self.score_groups(encoded, batch_tokens=batch_tokens, on_scored=on_scored)
         margins = np.zeros(len(pairs), dtype=np.float32)
         for places, values in zip(by_query.values(), scored, strict=True):
@@ -338,7 +336,7 @@ def _combined(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-class _progress:
+class _Progress:
     """A rich progress bar as a context manager whose value counts scored rows; or nothing."""
 
     def __init__(self, total: int, shown: bool) -> None:

@@ -16,8 +16,15 @@ import numpy.typing as npt
 from prorank.types import EncodedGroup
 
 __all__ = [
-    "DEFAULT_BATCH_TOKENS", "Backend", "Batch", "NonFiniteMarginError", "margins_of", "plan_batches", "probability",
-    "rank_order", "score_groups",
+    "DEFAULT_BATCH_TOKENS",
+    "Backend",
+    "Batch",
+    "NonFiniteMarginError",
+    "margins_of",
+    "plan_batches",
+    "probability",
+    "rank_order",
+    "score_groups",
 ]
 
 DEFAULT_BATCH_TOKENS = 4096
@@ -51,7 +58,7 @@ class Batch(NamedTuple):
 
     group: EncodedGroup
     rows: tuple[tuple[int, int], ...]
-    """Per row of ``group`` the (group index, row index) it answers for; duplicates of a row are listed in ``copies``."""
+    """Per row of ``group`` the (group index, row index) it answers for."""
     copies: tuple[tuple[tuple[int, int], ...], ...]
     """Per row of ``group`` further (group index, row index) places with the very same ids: scored once."""
 

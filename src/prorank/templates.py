@@ -16,7 +16,11 @@ __all__ = ["check_template", "derive_template", "resolve_template"]
 
 _MARKS = {"instruction": "\u2402i\u2403", "query": "\u2402q\u2403", "document": "\u2402d\u2403"}
 _ANSWER = "\u2402a\u2403"
-_SAMPLE = {"instruction": "Find what answers the question", "query": "who wrote Emma", "document": "Jane Austen wrote it"}
+_SAMPLE = {
+    "instruction": "Find what answers the question",
+    "query": "who wrote Emma",
+    "document": "Jane Austen wrote it",
+}
 
 
 def resolve_template(template: str | PromptTemplate | None, tokenizer: Any) -> PromptTemplate:
@@ -80,12 +84,16 @@ def check_template(tokenizer: Any, template: PromptTemplate) -> None:
         TemplateError: they differ (a tokenizer that merges across the places where our pieces meet).
     """
     rendered = list(tokenizer.encode(_render(tokenizer, _SAMPLE), add_special_tokens=False))
-    group = PromptEncoder(tokenizer, template, max_length=4096).encode(
-        _SAMPLE["query"], [_SAMPLE["document"]], _SAMPLE["instruction"]
-    ).group
+    group = (
+        PromptEncoder(tokenizer, template, max_length=4096)
+        .encode(_SAMPLE["query"], [_SAMPLE["document"]], _SAMPLE["instruction"])
+        .group
+    )
     ours = [*group.prefix_ids, *group.own_ids[0]]
     if ours != rendered:
-        at = next((i for i, (a, b) in enumerate(zip(ours, rendered, strict=False)) if a != b), min(len(ours), len(rendered)))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(ours, rendered, strict=False)) if a != b), min(len(ours), len(rendered))
+        )
         raise TemplateError(
             f"the derived template does not tokenise like the base's chat template: token {at} is "
             f"{tokenizer.decode(ours[at : at + 1])!r} instead of {tokenizer.decode(rendered[at : at + 1])!r}"

@@ -1,6 +1,7 @@
 """The shapes that travel between modules; imports nothing of ours.
 
-Names follow the information-retrieval vocabulary (``query_id``, ``doc_id``, ``relevance``, ``score``), as in TREC files.
+Names follow the information-retrieval vocabulary (``query_id``, ``doc_id``, ``relevance``,
+``score``), as in TREC files.
 """
 
 from __future__ import annotations

@@ -1,0 +1,85 @@
+"""``prorank COMMAND``: finds the command's file, parses, runs, and turns errors into one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+import prorank
+
+__all__ = ["COMMANDS", "build_parser", "main"]
+
+COMMANDS: dict[str, str] = {
+    "rank": "rerank documents for a query",
+    "models": "built-in models, template presets, what is in the cache",
+}
+"""Command -> one-line summary; the code is in ``prorank.cli.COMMAND``."""
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the whole program, or of one command with all its flags."""
+    if command is None:
+        width = max(map(len, COMMANDS))
+        listing = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
+        parser = argparse.ArgumentParser(
+            prog="prorank",
+            description="Make and run small-language-model document rerankers.",
+            epilog=f"commands:\n{listing}\n\nprorank COMMAND --help shows a command's flags.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("--version", action="version", version=f"prorank {prorank.__version__}")
+        parser.add_argument("command", metavar="COMMAND", choices=COMMANDS)
+        return parser
+    module = _module(command)
+    parser = argparse.ArgumentParser(
+        prog=f"prorank {command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; the exit code: 0 done, 2 bad input, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        build_parser().print_help()
+        return 2
+    if words[0] not in COMMANDS:
+        build_parser().parse_args(words[:1])  # --help, --version, or an error that lists the commands
+        return 2
+    command = words[0]
+    try:
+        args = build_parser(command).parse_args(words[1:])
+        return int(_module(command).run(args))
+    except KeyboardInterrupt:
+        print(f"\nprorank {command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away: not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ImportError, TypeError, RuntimeError) as error:
+        if os.environ.get("PRORANK_DEBUG"):
+            raise
+        print(f"prorank {command}: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"prorank.cli.{command}")
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

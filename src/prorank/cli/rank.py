@@ -1,0 +1,131 @@
+"""Rerank documents for a query.
+
+Documents come from a file (.txt a passage a line, .jsonl, .tsv, .csv, .parquet), from standard input (text lines or
+JSON lines), or from a TREC run with its corpus. The result is a table on a terminal, else JSON lines.
+
+  prorank rank --query "how do vaccines create immunity" --documents passages.jsonl --top-k 10
+  cat passages.txt | prorank rank --query "how do vaccines create immunity"
+  prorank rank --run bm25.trec --corpus corpus.jsonl --queries queries.jsonl --format trec > reranked.trec
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from prorank.cli._model import add_model_arguments, load_reranker, positive
+
+if TYPE_CHECKING:
+    from prorank.types import Document, RankResult
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``prorank rank``."""
+    parser.add_argument("--query", metavar="TEXT", help="the query")
+    parser.add_argument("--documents", metavar="FILE", default="-", help="the documents (default: standard input)")
+    parser.add_argument("--run", metavar="FILE", help="a TREC run to rerank, instead of --documents")
+    parser.add_argument("--corpus", metavar="FILE", help="the run's documents (.jsonl, .tsv, .csv, .parquet)")
+    parser.add_argument("--queries", metavar="FILE", help="the run's queries (.jsonl or .tsv), instead of --query")
+    parser.add_argument("--top-k", type=positive, metavar="N", help="how many results a query (default: all)")
+    parser.add_argument("--format", choices=("table", "jsonl", "trec"), help="default: table on a terminal, else jsonl")
+    parser.add_argument("--query-id", default="1", metavar="ID", help="the query's id in trec output")
+    parser.add_argument("--tag", default="prorank", help="the run's name in trec output")
+    parser.add_argument("--no-text", action="store_true", help="leave the documents' texts out of jsonl output")
+    add_model_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read first, load the model then: a wrong path is reported at once."""
+    jobs = list(_jobs(args))
+    form = args.format or ("table" if sys.stdout.isatty() else "jsonl")
+    reranker = load_reranker(args)
+    for query_id, query, documents in jobs:
+        results = reranker.rank(
+            query,
+            documents,
+            top_k=args.top_k,
+            instruction=args.instruction,
+            return_documents=form == "table" or not args.no_text,
+            progress=sys.stderr.isatty(),
+        )
+        if form == "table":
+            _print_table(query, results)
+        elif form == "trec":
+            _print_trec(query_id, results, args.tag, sys.stdout)
+        else:
+            _print_jsonl(results, query_id if args.run else None, sys.stdout)
+    return 0
+
+
+def _jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, Sequence[Document]]]:
+    from prorank.data.documents import read_documents, read_queries, read_trec_lists
+
+    if args.run:
+        if not args.corpus:
+            raise ValueError("--run needs --corpus FILE: the documents that the run names")
+        if bool(args.queries) == bool(args.query):
+            raise ValueError("--run needs either --queries FILE, or --query TEXT for a run of one query")
+        queries = read_queries(args.queries) if args.queries else {args.query_id: args.query}
+        yield from read_trec_lists(args.run, args.corpus, queries)
+        return
+    if args.corpus or args.queries:
+        raise ValueError("--corpus and --queries belong to --run FILE; with --documents give --query")
+    if not args.query or not args.query.strip():
+        raise ValueError("--query TEXT is missing or empty")
+    if args.documents == "-" and sys.stdin.isatty():
+        raise ValueError("no documents: give --documents FILE, or pipe them in, a passage a line")
+    yield args.query_id, args.query, read_documents(args.documents)
+
+
+def _print_jsonl(results: Sequence[RankResult], query_id: str | None, out: TextIO) -> None:
+    for rank, result in enumerate(results, 1):
+        row = {"rank": rank, "index": result.index, "doc_id": result.doc_id}
+        row |= {"margin": round(result.margin, 6), "probability": round(result.probability, 6)}
+        if result.text is not None:
+            row["text"] = result.text
+        if query_id is not None:
+            row = {"query_id": query_id, **row}
+        print(json.dumps(row, ensure_ascii=True), file=out)
+
+
+def _print_trec(query_id: str, results: Sequence[RankResult], tag: str, out: TextIO) -> None:
+    for rank, result in enumerate(results, 1):
+        print(f"{query_id} Q0 {result.doc_id} {rank} {result.margin:.6f} {tag}", file=out)
+
+
+def _print_table(query: str, results: Sequence[RankResult]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=escape(query), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("rank", "was", "margin", "probability"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("id", no_wrap=True)
+    table.add_column("text", no_wrap=True)
+    id_width = min(max((len(result.doc_id) for result in results), default=2), 20)
+    room = max(console.width - id_width - 42, 20)
+    for rank, result in enumerate(results, 1):
+        text = _shortened(result.text or "", room)
+        table.add_row(
+            str(rank),
+            str(result.index + 1),
+            f"{result.margin:+.2f}",
+            f"{result.probability:.3f}",
+            escape(_shortened(result.doc_id, 20)),
+            escape(text),
+        )
+    console.print(table)
+
+
+def _shortened(text: str, width: int) -> str:
+    """One printable line of at most ``width`` characters: a passage may hold anything, escape codes too."""
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text[: 8 * width].split()))
+    return line if len(line) <= width else line[: width - 1] + "\u2026"
