@@ -8,14 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Document", "PromptTemplate", "RankResult", "Reranker"]
+__all__ = ["AsyncClient", "Client", "Document", "PromptTemplate", "RankResult", "Reranker"]
 
 if TYPE_CHECKING:
+    from prorank.client import AsyncClient, Client
     from prorank.prompts import PromptTemplate
     from prorank.reranker import Reranker
     from prorank.types import Document, RankResult
 
-_HOMES = {"Document": "types", "RankResult": "types", "PromptTemplate": "prompts", "Reranker": "reranker"}
+_HOMES = {
+    "AsyncClient": "client",
+    "Client": "client",
+    "Document": "types",
+    "PromptTemplate": "prompts",
+    "RankResult": "types",
+    "Reranker": "reranker",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,278 @@
+"""The wire formats: from a body to the work it asks for, and from scores to the answer its clients expect.
+
+A :class:`Format` knows names and defaults only; limits, models and scoring are elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from prorank.scoring import rank_order
+from prorank.serve import schemas
+from prorank.serve.errors import INVALID_STATUS, ApiError
+
+__all__ = ["FORMATS", "ROUTES", "Format", "Outcome", "Work", "parse"]
+
+DEFAULT_MAX_TOKENS_PER_DOC = 4096
+
+
+class Work(NamedTuple):
+    """What any format asks for."""
+
+    lists: list[tuple[str, list[str]]]
+    """(query, documents) lists; one, except for pairs with several queries."""
+    model: str | None = None
+    instruction: str | None = None
+    raw_scores: bool = False
+    cut: bool = True
+    """Texts that are too long are cut; otherwise the request is refused."""
+    max_tokens_per_doc: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Scores of one request, ready to be laid out."""
+
+    request_id: str
+    model: str
+    tokens: int
+    margins: Sequence[npt.NDArray[np.float32]]
+    """Per list of the work, one per document."""
+    scores: Sequence[npt.NDArray[np.float64]]
+    """The same, as shown: probabilities, or margins with ``raw_scores``."""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def best(self, count: int | None) -> list[tuple[int, float, float]]:
+        """(index, score, margin) of the first list, best first; equal margins keep their input order."""
+        order = rank_order(self.margins[0])[:count]
+        return [(int(i), float(self.scores[0][i]), float(self.margins[0][i])) for i in order]
+
+    @property
+    def usage(self) -> dict[str, int]:
+        return {"prompt_tokens": self.tokens, "total_tokens": self.tokens}
+
+
+@dataclass(frozen=True)
+class Format:
+    """One service's way of asking and answering."""
+
+    name: str
+    request: type[BaseModel]
+    answer: Any
+    """pydantic type of the answer, for the schema."""
+    error: type[BaseModel]
+    work: Callable[[Any], Work]
+    lay_out: Callable[[Any, Outcome], Any]
+
+    def invalid(self, message: str, param: str | None = None) -> ApiError:
+        """The error for a body that does not fit."""
+        return ApiError(INVALID_STATUS[self.name], "invalid", message, param=param)
+
+
+# -- v1: Jina, Cohere v1, infinity, llama.cpp ------------------------------------------------------------------------
+
+
+def _v1_texts(request: schemas.V1Request) -> list[str]:
+    if request.documents is None:
+        return list(request.texts or ())
+    return [one if isinstance(one, str) else _object_text(one, request.rank_fields) for one in request.documents]
+
+
+def _object_text(document: schemas.DocumentObject, rank_fields: Sequence[str] | None) -> str:
+    if not rank_fields:
+        return document.text
+    values = document.model_dump()
+    return "\n".join(f"{name}: {values[name]}" for name in rank_fields if name in values)
+
+
+def _v1_work(request: schemas.V1Request) -> Work:
+    if (request.documents is None) == (request.texts is None):
+        raise FORMATS["v1"].invalid("documents: required (or texts, but not both)", "documents")
+    return Work([(request.query, _v1_texts(request))], request.model, request.instruction, bool(request.raw_scores))
+
+
+def _v1_answer(request: schemas.V1Request, outcome: Outcome) -> dict[str, Any]:
+    results: list[dict[str, Any]] = []
+    given: Sequence[str | schemas.DocumentObject] = request.documents or request.texts or ()
+    for index, score, margin in outcome.best(request.top_n):
+        result: dict[str, Any] = {"index": index, "relevance_score": score}
+        if request.return_documents is not False:
+            one = given[index]
+            result["document"] = {"text": one} if isinstance(one, str) else one.model_dump()
+        if request.return_margins:
+            result["margin"] = margin
+        results.append(result)
+    return {
+        "id": outcome.request_id,
+        "object": "rerank" if request.documents is not None else "list",
+        "created": outcome.created,
+        "model": outcome.model,
+        "usage": outcome.usage,
+        "results": results,
+        "meta": {"api_version": {"version": "1"}},
+    }
+
+
+# -- Cohere v2 -------------------------------------------------------------------------------------------------------
+
+
+def _cohere_work(request: schemas.CohereRequest) -> Work:
+    return Work(
+        [(request.query, request.documents)], request.model, request.instruction, bool(request.raw_scores),
+        max_tokens_per_doc=request.max_tokens_per_doc or DEFAULT_MAX_TOKENS_PER_DOC,
+    )  # fmt: skip
+
+
+def _cohere_answer(request: schemas.CohereRequest, outcome: Outcome) -> dict[str, Any]:
+    results = [{"index": index, "relevance_score": score} for index, score, _ in outcome.best(request.top_n)]
+    meta = {"api_version": {"version": "2"}, "tokens": {"input_tokens": outcome.tokens}}
+    return {"id": outcome.request_id, "results": results, "meta": meta}
+
+
+# -- Voyage ----------------------------------------------------------------------------------------------------------
+
+
+def _voyage_work(request: schemas.VoyageRequest) -> Work:
+    return Work(
+        [(request.query, request.documents)], request.model, request.instruction, bool(request.raw_scores),
+        cut=request.truncation is not False,
+    )  # fmt: skip
+
+
+def _voyage_answer(request: schemas.VoyageRequest, outcome: Outcome) -> dict[str, Any]:
+    data: list[dict[str, Any]] = []
+    for index, score, _ in outcome.best(request.top_k):
+        data.append({"index": index, "relevance_score": score})
+        if request.return_documents:
+            data[-1]["document"] = request.documents[index]
+    return {"object": "list", "data": data, "model": outcome.model, "usage": {"total_tokens": outcome.tokens}}
+
+
+# -- text-embeddings-inference ---------------------------------------------------------------------------------------
+
+
+def _tei_work(request: schemas.TeiRequest) -> Work:
+    return Work(
+        [(request.query, request.texts)], request.model, request.instruction, bool(request.raw_scores),
+        cut=bool(request.truncate),
+    )  # fmt: skip
+
+
+def _tei_answer(request: schemas.TeiRequest, outcome: Outcome) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = []
+    for index, score, _ in outcome.best(None):
+        results.append({"index": index, "score": score})
+        if request.return_text:
+            results[-1]["text"] = request.texts[index]
+    return results
+
+
+# -- vLLM score ------------------------------------------------------------------------------------------------------
+
+
+def _pairs(request: schemas.ScoreRequest) -> list[tuple[str, str]]:
+    first = [request.text_1] if isinstance(request.text_1, str) else request.text_1
+    second = [request.text_2] if isinstance(request.text_2, str) else request.text_2
+    if len(first) == 1:
+        first = first * len(second)
+    if len(first) != len(second):
+        raise FORMATS["score"].invalid(
+            f"text_1: expected one, or as many as text_2; got {len(first)} and {len(second)}",
+            "text_1",
+        )
+    return list(zip(first, second, strict=True))
+
+
+def _by_query(pairs: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for place, (query, _) in enumerate(pairs):
+        places.setdefault(query, []).append(place)
+    return places
+
+
+def _score_work(request: schemas.ScoreRequest) -> Work:
+    pairs = _pairs(request)  # pairs of one query are scored together: they share its prefix
+    lists = [(query, [pairs[place][1] for place in places]) for query, places in _by_query(pairs).items()]
+    return Work(lists, request.model, request.instruction, bool(request.raw_scores))
+
+
+def _score_answer(request: schemas.ScoreRequest, outcome: Outcome) -> dict[str, Any]:
+    pairs = _pairs(request)
+    scores = [0.0] * len(pairs)
+    for places, values in zip(_by_query(pairs).values(), outcome.scores, strict=True):
+        for place, value in zip(places, values, strict=True):
+            scores[place] = float(value)
+    return {
+        "id": outcome.request_id,
+        "object": "list",
+        "created": outcome.created,
+        "model": outcome.model,
+        "data": [{"index": index, "object": "score", "score": score} for index, score in enumerate(scores)],
+        "usage": outcome.usage,
+    }
+
+
+FORMATS: Mapping[str, Format] = {
+    one.name: one
+    for one in (
+        Format("v1", schemas.V1Request, schemas.V1Answer, schemas.V1Error, _v1_work, _v1_answer),
+        Format(
+            "cohere", schemas.CohereRequest, schemas.CohereAnswer, schemas.CohereError, _cohere_work, _cohere_answer
+        ),
+        Format(
+            "voyage", schemas.VoyageRequest, schemas.VoyageAnswer, schemas.VoyageError, _voyage_work, _voyage_answer
+        ),
+        Format("tei", schemas.TeiRequest, list[schemas.TeiResult], schemas.TeiError, _tei_work, _tei_answer),
+        Format("score", schemas.ScoreRequest, schemas.ScoreAnswer, schemas.ScoreError, _score_work, _score_answer),
+    )
+}
+
+ROUTES: Mapping[str, tuple[str, ...]] = {
+    "/v1/rerank": ("v1",),
+    "/v2/rerank": ("cohere",),
+    "/voyage/v1/rerank": ("voyage",),
+    "/rerank": ("tei", "v1"),
+    "/score": ("score",),
+    "/v1/score": ("score",),
+}
+"""Path -> the formats it speaks; a body is of the second where it has ``documents`` (infinity, vLLM, llama.cpp)."""
+
+
+def parse(path: str, body: bytes) -> tuple[Format, Any, Work]:
+    """Read a body sent to ``path``.
+
+    Raises:
+        ApiError: it is not JSON, or does not fit the format's schema; the message names the field, not its value.
+    """
+    format_ = FORMATS[ROUTES[path][0]]
+    try:
+        data = from_json(body, allow_inf_nan=False, cache_strings="none")
+    except ValueError as error:
+        raise format_.invalid(f"the body is not valid JSON: {_reason(error)}") from None
+    if len(ROUTES[path]) > 1 and isinstance(data, dict) and "documents" in data:
+        format_ = FORMATS[ROUTES[path][1]]
+    if not isinstance(data, dict):
+        raise format_.invalid("the body must be a JSON object")
+    try:
+        request = format_.request.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part in _FIELDS)
+        raise format_.invalid(f"{where}: {first['msg']}", where) from None
+    return format_, request, format_.work(request)
+
+
+_FIELDS = frozenset(name for one in FORMATS.values() for name in one.request.model_fields) | {"text"}
+
+
+def _reason(error: ValueError) -> str:
+    """The parser's reason without any of the text it choked on."""
+    return str(error).split(":")[0].strip()[:120]

@@ -1,0 +1,203 @@
+"""Requests and answers of every wire format, field by field as the services define them.
+
+``instruction`` and ``raw_scores`` are our extra fields and are accepted everywhere. Fields that other services know and
+that mean nothing here are ignored, as those services do with each other's; wrong types are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "CohereAnswer", "CohereError", "CohereRequest", "DocumentObject", "ModelList", "ScoreAnswer", "ScoreError",
+    "ScoreRequest", "TeiError", "TeiRequest", "TeiResult", "V1Answer", "V1Error", "V1Request", "VoyageAnswer",
+    "VoyageError", "VoyageRequest",
+]  # fmt: skip
+
+TopN = Annotated[int, Field(ge=1, description="How many results to return; all by default.")]
+Texts = Annotated[list[str], Field(min_length=1)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
+
+    model: str | None = Field(None, description="Which of the server's models; the default one when absent.")
+    instruction: str | None = Field(None, description="What makes a document relevant; replaces the model's default.")
+    raw_scores: bool | None = Field(None, description="Scores are margins (logits) instead of probabilities.")
+
+
+class DocumentObject(BaseModel):
+    """A document given as an object; other fields come back unchanged with ``return_documents``."""
+
+    model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
+
+    text: str
+
+
+class V1Request(_Request):
+    """``POST /v1/rerank``: Jina, Cohere v1, infinity and llama.cpp."""
+
+    query: str = Field(min_length=1)
+    documents: Annotated[list[str | DocumentObject], Field(min_length=1)] | None = None
+    texts: Texts | None = Field(None, description="llama.cpp's other name for documents.")
+    top_n: TopN | None = None
+    return_documents: bool | None = Field(None, description="Give the documents back; on by default, as at Jina.")
+    rank_fields: list[str] | None = Field(None, description="Cohere v1: which fields of document objects are read.")
+    return_margins: bool | None = Field(None, description="Adds each result's margin (logit) beside its score.")
+
+
+class CohereRequest(_Request):
+    """``POST /v2/rerank``: Cohere v2."""
+
+    query: str = Field(min_length=1)
+    documents: Texts
+    top_n: TopN | None = None
+    max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = Field(None, description="4096 by default.")
+
+
+class VoyageRequest(_Request):
+    """``POST /voyage/v1/rerank``: Voyage AI."""
+
+    query: str = Field(min_length=1)
+    documents: Texts
+    top_k: TopN | None = None
+    return_documents: bool | None = Field(None, description="Off by default.")
+    truncation: bool | None = Field(None, description="Cut what is too long (default), or refuse it.")
+
+
+class TeiRequest(_Request):
+    """``POST /rerank``: text-embeddings-inference."""
+
+    query: str = Field(min_length=1)
+    texts: Texts
+    truncate: bool | None = Field(None, description="Cut what is too long; by default it is refused with 413.")
+    return_text: bool | None = Field(None, description="Off by default.")
+
+
+class ScoreRequest(_Request):
+    """``POST /score``, ``/v1/score``: vLLM. One text_1 for all of text_2, or as many of one as of the other."""
+
+    text_1: str | Texts
+    text_2: str | Texts
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class V1Result(BaseModel):
+    index: int
+    relevance_score: float
+    document: dict[str, Any] | None = None
+    margin: float | None = None
+
+
+class V1Answer(BaseModel):
+    id: str
+    object: Literal["rerank", "list"]
+    created: int
+    model: str
+    usage: Usage
+    results: list[V1Result]
+    meta: dict[str, Any]
+
+
+class CohereResult(BaseModel):
+    index: int
+    relevance_score: float
+
+
+class CohereAnswer(BaseModel):
+    id: str
+    results: list[CohereResult]
+    meta: dict[str, Any]
+
+
+class VoyageResult(BaseModel):
+    index: int
+    relevance_score: float
+    document: str | None = None
+
+
+class VoyageUsage(BaseModel):
+    total_tokens: int
+
+
+class VoyageAnswer(BaseModel):
+    object: Literal["list"]
+    data: list[VoyageResult]
+    model: str
+    usage: VoyageUsage
+
+
+class TeiResult(BaseModel):
+    index: int
+    score: float
+    text: str | None = None
+
+
+class ScoreResult(BaseModel):
+    index: int
+    object: Literal["score"]
+    score: float
+
+
+class ScoreAnswer(BaseModel):
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[ScoreResult]
+    usage: Usage
+
+
+class ModelEntry(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    default: bool
+    loaded: bool
+    details: dict[str, Any]
+
+
+class ModelList(BaseModel):
+    object: Literal["list"]
+    data: list[ModelEntry]
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class V1Error(BaseModel):
+    """Holds what Jina (``detail``), Cohere v1 (``message``) and infinity or llama.cpp (``error``) clients read."""
+
+    detail: str
+    message: str
+    id: str
+    error: ErrorDetail
+
+
+class CohereError(BaseModel):
+    message: str
+    id: str
+
+
+class VoyageError(BaseModel):
+    detail: str
+
+
+class TeiError(BaseModel):
+    error: str
+    error_type: str
+
+
+class ScoreError(BaseModel):
+    error: ErrorDetail
