@@ -153,5 +153,5 @@ def test_ir_datasets_by_id(tmp_path, monkeypatch):
 
 def test_a_missing_library_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ir_datasets", None)
-    with pytest.raises(ImportError, match=r"pip install 'prorank\[irds\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'prorank\[ir-datasets\]'"):
         load_collection("irds:beir/nfcorpus/test")

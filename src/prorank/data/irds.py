@@ -21,7 +21,7 @@ def load_irds(dataset_id: str, split: str | None = None) -> Collection:
         ImportError: `ir_datasets` is not installed.
         ValueError: the id is unknown, or the dataset has no documents or no queries.
     """
-    ir_datasets = require("ir_datasets", extra="irds")
+    ir_datasets = require("ir_datasets", extra="ir-datasets")
     full_id = f"{dataset_id}/{split}" if split and not dataset_id.endswith(f"/{split}") else dataset_id
     try:
         dataset = ir_datasets.load(full_id)

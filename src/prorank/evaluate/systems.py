@@ -71,7 +71,7 @@ class CrossEncoderSystem:
     """
 
     def __init__(self, model: str, *, max_length: int | None = None, batch_size: int = 16) -> None:
-        sentence_transformers = require("sentence_transformers", extra="dense")
+        sentence_transformers = require("sentence_transformers", extra="evaluate")
         options = {} if max_length is None else {"max_length": max_length}
         self.model: Any = sentence_transformers.CrossEncoder(model, trust_remote_code=False, **options)
         self.name = _short(model)

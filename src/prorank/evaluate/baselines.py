@@ -1,0 +1,85 @@
+"""Peers by name: ``KIND[:MODEL[@URL]]`` -> a system, or a run that is already there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from prorank.evaluate.systems import System
+
+__all__ = ["BASELINES", "Baseline", "parse_baseline"]
+
+BASELINES = {
+    "bi-encoder[:MODEL]": "dense bi-encoder (default: the offline MiniLM) reranking the candidates",
+    "cross-encoder:MODEL": "any sentence-transformers cross-encoder",
+    "yes-no:MODEL": "any causal LM by its yes/no logits (template qwen3-reranker), zero-shot",
+    "cohere:MODEL[@URL]": "rerank service, key in COHERE_API_KEY; @URL: another server of that format",
+    "jina:MODEL[@URL]": "rerank service, key in JINA_API_KEY",
+    "voyage:MODEL[@URL]": "rerank service, key in VOYAGE_API_KEY",
+    "openai-pointwise:MODEL[@URL]": "chat model, 0/1 by log-probabilities, key in OPENAI_API_KEY",
+    "openai-listwise:MODEL[@URL]": "chat model, sliding windows (RankGPT style)",
+    "run:FILE": "a TREC run file, or given:NAME of the collection's folder",
+}
+"""What ``--baseline`` takes, for the help text."""
+
+
+class Baseline(NamedTuple):
+    """A parsed ``--baseline``: exactly one of the two is set."""
+
+    load: Callable[[], System] | None
+    run: tuple[str, str] | None
+    """(name, first-stage spec) of lists that are already there."""
+
+
+def parse_baseline(spec: str) -> Baseline:
+    """Read a ``--baseline`` value; nothing is loaded yet.
+
+    Raises:
+        ValueError: the kind is unknown, the model is missing, or the run file does not exist.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind in ("run", "given"):
+        if kind == "run" and not Path(rest).is_file():
+            raise ValueError(f"baseline: {spec!r}: there is no run file {rest!r}")
+        name = Path(rest).name.removesuffix(".gz").removesuffix(".trec") if kind == "run" else rest or "given"
+        return Baseline(None, (name, rest if kind == "run" else spec))
+    model, url = _split_url(rest)
+    if kind == "bi-encoder":
+        from prorank.evaluate.systems import BiEncoderSystem
+
+        return Baseline(lambda: BiEncoderSystem(rest or None), None)
+    if kind in ("cross-encoder", "yes-no", "cohere", "jina", "voyage", "openai-pointwise", "openai-listwise"):
+        if not model:
+            raise ValueError(f"baseline: {spec!r} names no model; expected {kind}:MODEL")
+        return Baseline(lambda: _load(kind, rest, model, url), None)
+    raise ValueError(f"baseline: {spec!r} is none of {', '.join(BASELINES)}")
+
+
+def _load(kind: str, rest: str, model: str, url: str | None) -> System:
+    if kind == "cross-encoder":
+        from prorank.evaluate.systems import CrossEncoderSystem
+
+        return CrossEncoderSystem(rest)
+    if kind == "yes-no":
+        from prorank.evaluate.systems import RerankerSystem
+        from prorank.reranker import Reranker
+
+        reranker = Reranker.from_pretrained(rest, template="qwen3-reranker")
+        return RerankerSystem(reranker, name=f"yes-no-{reranker.name}")
+    if kind == "openai-pointwise":
+        from prorank.evaluate.llm import PointwiseSystem
+
+        return PointwiseSystem(model, url)
+    if kind == "openai-listwise":
+        from prorank.evaluate.llm import ListwiseSystem
+
+        return ListwiseSystem(model, url)
+    from prorank.evaluate.services import RerankServiceSystem
+
+    return RerankServiceSystem(kind, model, url)
+
+
+def _split_url(rest: str) -> tuple[str, str | None]:
+    model, at, url = rest.partition("@http")
+    return (model, f"http{url}") if at else (rest, None)
