@@ -1,0 +1,212 @@
+"""Measure rerankers on a collection: ranking quality with intervals and paired tests, and what it costs.
+
+The folder given by --out gets TREC run files, per-query.tsv, record.jsonl, report.md and report.html. The same command
+again continues an interrupted run.
+
+  prorank evaluate --data nfcorpus --split test --model DIR --model smollm2-135m --out results/nfcorpus
+  prorank evaluate --data my-folder --run first-stage.trec --model DIR --baseline bi-encoder --out results/mine
+  prorank evaluate --data stdlib --split test --baseline openai-listwise:MODEL@http://localhost:8080/v1 --out results/x
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prorank.cli._model import add_model_arguments, load_reranker, positive
+
+if TYPE_CHECKING:
+    from prorank.evaluate.evaluation import Evaluation, Peer
+    from prorank.evaluate.systems import System
+
+__all__ = ["add_arguments", "add_data_arguments", "progress", "run"]
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that name a collection and its candidates, shared by several commands."""
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DATA",
+        help="BEIR or TREC folder, JSON-lines file of triples or lists, irds:ID, or stdlib",
+    )
+    parser.add_argument("--split", metavar="NAME", help="which judgments (default: the only ones)")
+    parser.add_argument(
+        "--first-stage",
+        default="bm25",
+        metavar="NAME",
+        help="bm25, dense[:MODEL], fused, or given[:NAME] for lists of the collection's own (default: %(default)s)",
+    )
+    parser.add_argument("--run", metavar="FILE", help="a TREC run file as the first stage")
+    parser.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates (default: %(default)s)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``prorank evaluate``."""
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME",
+        help="a reranker or base, as everywhere; may be given several times (default: the built-in reranker)",
+    )
+    parser.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="KIND[:MODEL]",
+        help="a peer in the same table, may be given several times: bi-encoder[:MODEL], cross-encoder:MODEL, "
+        "yes-no:MODEL, run:FILE, given:NAME, cohere|jina|voyage:MODEL[@URL], "
+        "openai-pointwise|openai-listwise:MODEL[@URL]; keys come from COHERE_API_KEY, JINA_API_KEY, VOYAGE_API_KEY, "
+        "OPENAI_API_KEY, or with @URL from PRORANK_PEER_KEY",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "--measures",
+        nargs="+",
+        metavar="NAME",
+        help="measures by their ir_measures names; the first one is compared by "
+        "(default: nDCG@10 RR@10 AP R@100 P@10 Judged@10)",
+    )
+    parser.add_argument(
+        "--min-relevance", type=positive, default=1, metavar="N", help="what binary measures call relevant (TREC DL: 2)"
+    )
+    parser.add_argument("--against", metavar="SYSTEM", help="compare with this system too, by its name in the table")
+    parser.add_argument("--max-queries", type=positive, metavar="N", help="only the first N queries (for a try)")
+    parser.add_argument("--restart", action="store_true", help="throw an interrupted or older run away")
+    add_model_arguments(parser, model=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print the table; what is wrong with the input is said before a model is loaded."""
+    from prorank.evaluate.evaluation import Options, Peer, evaluate
+    from prorank.evaluate.metrics import DEFAULT_MEASURES, parse_measures
+
+    measures = args.measures or list(DEFAULT_MEASURES)
+    parse_measures(measures, args.min_relevance)
+    collection, candidates, name = load_candidates(args)
+    peers = [Peer(_loader(args, model)) for model in args.model or ([] if args.baseline else [None])]
+    peers += [_baseline(spec, collection, args.top_k) for spec in args.baseline]
+    with progress() as on_system:
+        result = evaluate(
+            collection,
+            candidates,
+            peers,
+            Path(args.out),
+            first_stage=name,
+            top_k=args.top_k,
+            options=Options(measures=measures, min_relevance=args.min_relevance, against=args.against),
+            restart=args.restart,
+            on_system=on_system,
+        )
+    _print(result, Path(args.out))
+    return 0
+
+
+def load_candidates(args: argparse.Namespace) -> tuple[Any, Any, str]:
+    """(collection, candidates, the first stage's name) that the data flags describe."""
+    from dataclasses import replace
+
+    from prorank.data import first_stage, load_collection
+
+    collection = load_collection(args.data, args.split)
+    limit = getattr(args, "max_queries", None)
+    if limit is not None:
+        kept = list(collection.queries)[:limit]
+        collection = replace(
+            collection,
+            queries={q: collection.queries[q] for q in kept},
+            qrels={q: collection.qrels[q] for q in kept if q in collection.qrels},
+        )
+    if args.run is not None and not Path(args.run).is_file():
+        raise ValueError(f"--run: there is no file {args.run}")
+    candidates = first_stage(args.run or args.first_stage, collection, args.top_k)
+    spec = Path(args.run or args.first_stage)
+    name = spec.name.removesuffix(".gz").removesuffix(".trec") if spec.is_file() else str(args.first_stage)
+    return collection, candidates, name.removeprefix("given:")
+
+
+def _loader(args: argparse.Namespace, model: str | None) -> Callable[[], System]:
+    def load() -> System:
+        from prorank.evaluate.systems import RerankerSystem
+
+        return RerankerSystem(load_reranker(args, model), instruction=args.instruction)
+
+    return load
+
+
+def _baseline(spec: str, collection: Any, top_k: int) -> Peer:
+    from prorank.data import first_stage
+    from prorank.evaluate.baselines import parse_baseline
+    from prorank.evaluate.evaluation import Peer
+
+    baseline = parse_baseline(spec)
+    if baseline.run is None:
+        return Peer(baseline.load)
+    name, source = baseline.run
+    return Peer(None, (name, first_stage(source, collection, max(top_k, 1000))))
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str, int], Callable[[int, int], None]] | None]:
+    """A bar a system on stderr with rate and time left; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+
+        def on_system(name: str, queries: int) -> Callable[[int, int], None]:
+            task = bars.add_task(name, total=queries, rate="")
+
+            def on_query(done: int, resumed: int) -> None:
+                speed = bars.tasks[task].speed
+                rate = f"{speed:.2f} queries/s" if speed else ""
+                words = f"{rate} ({resumed} resumed)" if resumed else rate
+                bars.update(task, completed=done, rate=words)
+
+            return on_query
+
+        yield on_system
+
+
+def _print(result: Evaluation, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    measures = list(result.options.measures)
+    table = Table(title=f"{result.collection.name} {result.collection.split or ''}".strip(), title_justify="left")
+    for column in ("system", *measures, "difference", "p", "p50"):
+        table.add_column(column, justify="left" if column == "system" else "right")
+    for row in result.rows:
+        cells = [f"{row.intervals[by].mean:.4f}" for by in measures]
+        tested = row.versus.get(result.rows[0].name, {}).get(measures[0])
+        difference = f"{tested.comparison.difference.mean:+.4f}" if tested else ""
+        seconds = row.outcome.cost()["p50_s"]
+        latency = f"{seconds:.3f} s" if seconds is not None else ""
+        table.add_row(row.name, *cells, difference, f"{tested.p_holm:.4f}" if tested else "", latency)
+    console = Console()
+    console.print(table)
+    console.print(f"{out / 'report.html'}", soft_wrap=True, highlight=False)

@@ -1,0 +1,251 @@
+"""A whole evaluation: every system over the same candidates, measured, compared, and written to one folder.
+
+The folder holds ``NAME.trec`` a system, ``per-query.tsv``, ``record.jsonl`` (one line), ``report.md``, ``report.html``
+and ``journal/``. Running the same evaluation again continues where it stopped; finished systems cost nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prorank.data.collection import Collection
+from prorank.evaluate.metrics import DEFAULT_MEASURES, Measured, measure, parse_measures
+from prorank.evaluate.record import append_record
+from prorank.evaluate.run import Outcome, outcome_of_run, run_system, slug
+from prorank.evaluate.significance import Comparison, Interval, bootstrap_interval, compare_paired, holm
+from prorank.evaluate.systems import System
+from prorank.files import write_atomic
+from prorank.types import Run
+
+__all__ = ["Evaluation", "Options", "Peer", "Row", "Tested", "evaluate"]
+
+OnSystem = Callable[[str, int], Callable[[int, int], None]]
+"""(name, queries) -> the callback that :func:`prorank.evaluate.run.run_system` calls."""
+
+
+class Peer(NamedTuple):
+    """Something to evaluate: a system loaded when its turn comes, or lists that are already there."""
+
+    load: Callable[[], System] | None
+    run: tuple[str, Run] | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What and how to measure."""
+
+    measures: Sequence[str] = DEFAULT_MEASURES
+    """The first one is what the report compares by."""
+    min_relevance: int = 1
+    """Least relevance that counts as relevant in binary measures."""
+    level: float = 0.95
+    resamples: int = 10_000
+    permutations: int = 100_000
+    against: str | None = None
+    """A system to compare all others with, besides the first stage."""
+
+
+class Tested(NamedTuple):
+    """A paired comparison and its p, corrected over all systems compared with the same one by the same measure."""
+
+    comparison: Comparison
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system in the table."""
+
+    outcome: Outcome
+    measured: Measured
+    intervals: Mapping[str, Interval]
+    versus: Mapping[str, Mapping[str, Tested]] = field(default_factory=dict)
+    """other system -> measure -> comparison (this minus the other)."""
+
+    @property
+    def name(self) -> str:
+        return self.outcome.name
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result: rows in the order given, the first stage first."""
+
+    collection: Collection
+    rows: Sequence[Row]
+    options: Options
+    first_stage: str
+    top_k: int
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def evaluate(
+    collection: Collection,
+    candidates: Run,
+    peers: Sequence[Peer],
+    out: Path,
+    *,
+    first_stage: str = "first stage",
+    top_k: int = 100,
+    options: Options | None = None,
+    restart: bool = False,
+    on_system: OnSystem | None = None,
+) -> Evaluation:
+    """Evaluate every peer on the first stage's candidates and write the folder.
+
+    Args:
+        candidates: at most ``top_k`` documents a query, best first.
+        out: made where it is not there; a finished or interrupted evaluation of the same is continued.
+        first_stage: its name in the table.
+
+    Raises:
+        ValueError: no judgments, an unknown measure, ``options.against`` names no system, or the folder holds
+            another evaluation.
+    """
+    options = options or Options()
+    parse_measures(options.measures, options.min_relevance)
+    if not collection.qrels:
+        raise ValueError(f"data: {collection.name} has no judgments to measure against")
+    out.mkdir(parents=True, exist_ok=True)
+    candidates = {q: dict(list(documents.items())[:top_k]) for q, documents in candidates.items()}
+    outcomes = [outcome_of_run(first_stage, candidates, out, {"kind": "first stage"})]
+    for peer in peers:
+        if peer.run is not None:
+            name, run = peer.run
+            outcomes.append(outcome_of_run(_free(name, outcomes), run, out, {"kind": "run"}))
+            continue
+        assert peer.load is not None
+        system = peer.load()
+        system.name = _free(system.name, outcomes)
+        judged = sum(bool(candidates.get(query_id)) for query_id in collection.qrels)
+        on_query = on_system(system.name, judged) if on_system is not None else None
+        outcomes.append(run_system(system, collection, candidates, out, restart=restart, on_query=on_query))
+        del system  # the next one should not have to share the memory
+    rows = _rows(collection, outcomes, options)
+    payload = _payload(collection, rows, options, first_stage, top_k)
+    target = out / "record.jsonl"
+    target.unlink(missing_ok=True)
+    record = append_record(target, "evaluate", payload)
+    result = Evaluation(collection, rows, options, first_stage, top_k, record)
+    _write_per_query(out / "per-query.tsv", result)
+    from prorank.evaluate.report import write_report
+
+    write_report(result, out)
+    return result
+
+
+def _free(name: str, outcomes: Sequence[Outcome]) -> str:
+    """The name, numbered where an earlier system's file has it."""
+    taken = {slug(outcome.name) for outcome in outcomes}
+    number, free = 1, name
+    while slug(free) in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def _rows(collection: Collection, outcomes: Sequence[Outcome], options: Options) -> list[Row]:
+    measured = {
+        o.name: measure(o.run, collection.qrels, options.measures, min_relevance=options.min_relevance)
+        for o in outcomes
+    }
+    others = [outcomes[0].name]
+    if options.against is not None and options.against not in others:
+        if options.against not in measured:
+            raise ValueError(f"against: {options.against!r} is none of the systems: {', '.join(measured)}")
+        others.append(options.against)
+    versus: dict[str, dict[str, dict[str, Tested]]] = {name: {} for name in measured}
+    for other in others:
+        names = [name for name in measured if name != other]
+        for by in options.measures:
+            found = [
+                compare_paired(
+                    list(measured[name].values[by].values()),
+                    list(measured[other].values[by].values()),
+                    level=options.level,
+                    permutations=options.permutations,
+                )
+                for name in names
+            ]
+            for name, comparison, p in zip(names, found, holm([f.p for f in found]), strict=True):
+                versus[name].setdefault(other, {})[by] = Tested(comparison, p)
+    return [
+        Row(
+            outcome,
+            measured[outcome.name],
+            {
+                by: bootstrap_interval(list(values.values()), level=options.level, resamples=options.resamples)
+                for by, values in measured[outcome.name].values.items()
+            },
+            versus[outcome.name],
+        )
+        for outcome in outcomes
+    ]
+
+
+def _payload(
+    collection: Collection, rows: Sequence[Row], options: Options, first_stage: str, top_k: int
+) -> dict[str, Any]:
+    config = {**asdict(options), "measures": list(options.measures), "first_stage": first_stage, "top_k": top_k}
+    return {
+        "config": config,
+        "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+        "dataset": {
+            "name": collection.name,
+            "split": collection.split,
+            "documents": len(collection.documents),
+            "queries": len(collection.qrels),
+            "judgments": sum(map(len, collection.qrels.values())),
+            "documents_sha256": collection.documents_hash,
+            "queries_sha256": collection.queries_hash,
+            "qrels_sha256": collection.qrels_hash,
+        },
+        "systems": [_system(row) for row in rows],
+    }
+
+
+def _system(row: Row) -> dict[str, Any]:
+    outcome = row.outcome
+    return {
+        "name": row.name,
+        "description": dict(outcome.description),
+        "run_sha256": outcome.run_sha256,
+        "pairs": sum(map(len, outcome.run.values())),
+        "ties": sum(outcome.ties.values()),
+        "missing_queries": len(row.measured.missing),
+        "measures": {by: interval._asdict() for by, interval in row.intervals.items()},
+        "versus": {
+            other: {
+                by: {
+                    **tested.comparison.difference._asdict(),
+                    "p": tested.comparison.p,
+                    "p_holm": tested.p_holm,
+                    "better": tested.comparison.better,
+                    "worse": tested.comparison.worse,
+                    "equal": tested.comparison.equal,
+                }
+                for by, tested in compared.items()
+            }
+            for other, compared in row.versus.items()
+        },
+        "cost": outcome.cost(),
+        "tokens": outcome.tokens,
+        "peak_memory_mib": dict(outcome.peak_memory),
+    }
+
+
+def _write_per_query(path: Path, result: Evaluation) -> None:
+    names = list(result.options.measures)
+    lines = ["\t".join(["system", "query_id", *names, "candidates", "ties", "seconds"])]
+    for row in result.rows:
+        for query_id in result.collection.qrels:
+            values = [repr(row.measured.values[name][query_id]) for name in names]
+            found = len(row.outcome.run.get(query_id, {}))
+            ties, seconds = row.outcome.ties.get(query_id, 0), row.outcome.seconds.get(query_id, "")
+            lines.append("\t".join([row.name, query_id, *values, str(found), str(ties), str(seconds)]))
+    write_atomic(path, "\n".join(lines) + "\n")
