@@ -1,0 +1,155 @@
+"""Stage 1: teach a base model the relevance prompt by GRPO (prompt warmup).
+
+The result is a checkpoint (a LoRA adapter by default) that rank, evaluate, analyze and refine take as it is. Ctrl-C
+saves, and the same command goes on from there. Settings come from --config and from --warmup.NAME flags.
+
+  prorank warmup --model smollm2-135m --data DATA/msmarco-sample --out runs/warmup
+  prorank warmup --config recipes/warmup/smollm2-135m-cpu.toml --data DATA/msmarco-sample --warmup.group_size 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from prorank.cli._model import positive
+from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config
+from prorank.train.settings import WarmupConfig
+
+__all__ = ["add_arguments", "run"]
+
+_RUN_KEYS = ("model", "data", "split", "out", "first_stage", "template", "max_length", "device", "threads", "records")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``prorank warmup``."""
+    parser.add_argument("--config", metavar="FILE", help="TOML or YAML with the flags below and a [warmup] table")
+    parser.add_argument(
+        "--model", metavar="NAME", help="base: built-in name, folder, hub id or .gguf (default: smollm2-135m)"
+    )
+    parser.add_argument(
+        "--data", metavar="PATH", help="collection with judgments: BEIR or TREC folder, JSON lines, irds:ID"
+    )
+    parser.add_argument("--split", metavar="NAME", help="which judgments (default: the only ones)")
+    parser.add_argument("--out", metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--first-stage", metavar="SPEC", help="where hard negatives come from: bm25, dense, a run file (default: bm25)"
+    )
+    parser.add_argument(
+        "--template", metavar="NAME", help="template preset or JSON file (default: derived from the base)"
+    )
+    parser.add_argument(
+        "--max-length", type=positive, metavar="N", help="tokens of a prompt at inference (default: 512)"
+    )
+    parser.add_argument("--device", help="cpu or cuda (default: the best there is)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--records", metavar="FILE", help="also append the record line here (default: DIR/records.jsonl)"
+    )
+    add_config_arguments(parser, WarmupConfig, "warmup")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything that can be checked before the model is loaded, train, report."""
+    file = read_config(args.config) if args.config else {}
+    options = _options(args, file)
+    config = build_config(WarmupConfig, "warmup", file, overrides(args, "warmup"))
+    for name in ("data", "out"):
+        if not options.get(name):
+            raise ValueError(f"--{name} is missing: give it here or in --config")
+
+    from prorank.data.collection import load_collection
+    from prorank.train.sampling import PromptSampler
+
+    collection = load_collection(options["data"], options.get("split"))
+    PromptSampler(collection, _easy(config))  # bad judgments are found before the first stage is computed
+    sampler = PromptSampler(collection, config, _candidates(options, collection, config))
+
+    import torch
+
+    from prorank.bases import load_base
+    from prorank.prompts import PromptEncoder
+    from prorank.templates import resolve_template
+    from prorank.train.warmup import warmup
+
+    if options.get("threads"):
+        torch.set_num_threads(int(options["threads"]))
+    name = options.get("model") or "smollm2-135m"
+    base = load_base(name)
+    template = resolve_template(options.get("template"), base.tokenizer)
+    encoder = PromptEncoder(base.tokenizer, template, max_length=int(options.get("max_length") or 512))
+    out = Path(options["out"])
+    result = warmup(base, encoder, sampler, config, out, base_name=name, device=options.get("device"))
+    _finish(result, out, config, options, collection, base.sha256)
+    return 0
+
+
+def _options(args: argparse.Namespace, file: dict[str, Any]) -> dict[str, Any]:
+    """Flags over the file's top-level keys; an unknown key is an error."""
+    unknown = [key for key in file if key not in _RUN_KEYS and key != "warmup" and not isinstance(file[key], dict)]
+    if unknown:
+        raise ValueError(f"--config {args.config}: {unknown[0]!r} is no setting (known: {', '.join(_RUN_KEYS)})")
+    given = {key: getattr(args, key) for key in _RUN_KEYS}
+    return {key: given[key] if given[key] is not None else file.get(key) for key in _RUN_KEYS}
+
+
+def _easy(config: WarmupConfig) -> WarmupConfig:
+    from dataclasses import replace
+
+    return replace(config, hard_negatives=0)
+
+
+def _candidates(options: dict[str, Any], collection: Any, config: WarmupConfig) -> Any:
+    """The first stage's lists: hard negatives, and held-out ones to be reported apart; without bm25s neither."""
+    from prorank.data.first_stage import first_stage
+
+    try:
+        return first_stage(options.get("first_stage") or "bm25", collection, config.hard_rank_to)
+    except ImportError:
+        if config.hard_negatives or options.get("first_stage"):
+            raise
+        print("prorank warmup: bm25s is not installed: no first-stage negatives, not even held-out", file=sys.stderr)
+        return None
+
+
+def _finish(result: Any, out: Path, config: WarmupConfig, options: dict[str, Any], collection: Any, base: str) -> None:
+    """The record line, the report and a summary for people."""
+    import os
+
+    from prorank.cli._warmup_report import write_report
+    from prorank.evaluate.record import append_record
+    from prorank.files import sha256_file
+    from prorank.train.heldout import intervals, summary
+    from prorank.train.runlog import read_log
+
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    before, after = summary(result.before), summary(result.after)
+    bounds = intervals(result.after)
+    payload = {
+        "dataset": collection.name,
+        "split": collection.split,
+        "model": options.get("model") or "smollm2-135m",
+        "base_sha256": base,
+        "config": config_dict(config),
+        "steps": result.steps,
+        "prompts": result.prompts,
+        "training_seconds": round(result.seconds, 1),
+        "prompts_per_second": round(result.prompts / max(result.seconds, 1e-9), 2),
+        "stopped": result.stopped,
+        "held_out_queries": len(set(result.after.query.tolist())),
+        "before": {k: round(v, 4) for k, v in before.items()},
+        "after": {k: round(v, 4) for k, v in after.items()},
+        "interval95": {k: [round(x, 4) for x in v] for k, v in bounds.items()},
+        "adapter_sha256": {p.name: sha256_file(p) for p in sorted(result.last.glob("*.safetensors"))},
+    }
+    append_record(out / "records.jsonl", "warmup", payload)
+    if options.get("records"):
+        append_record(options["records"], "warmup", payload)
+    write_report(out / "report.html", read_log(out / "log.jsonl"), payload)
+    for name, value in after.items():
+        low, high = bounds[name]
+        print(f"{name:26} {before.get(name, float('nan')):8.3f} -> {value:.3f}  [{low:.3f}, {high:.3f}]")
+    print(f"{result.stopped} after {result.steps} steps; checkpoint: {result.last}; report: {out / 'report.html'}")

@@ -1,0 +1,168 @@
+"""Every setting of warmup, its default and its meaning: the single source of flags, recipes and documentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["WarmupConfig"]
+
+
+@dataclass(frozen=True)
+class WarmupConfig:
+    """Stage 1, prompt warmup by GRPO. The paper publishes none of these values; all are ours (see docs/warmup.md)."""
+
+    steps: int = 150
+    """Optimiser steps."""
+    queries_per_step: int = 4
+    """Queries of one step; each comes with one positive and its negatives, which share the query's prefix."""
+    negatives: int = 3
+    """Negatives a query, random and hard together."""
+    hard_negatives: int = 0
+    """How many of them come from the first stage instead of the whole corpus, once hard_start is reached."""
+    hard_start: float = 0.5
+    """Share of the steps with random (easy) negatives only, before hard ones come in."""
+    hard_rank_from: int = 3
+    """First rank (from 1) of the first stage's list hard negatives are drawn from: the top holds unjudged positives."""
+    hard_rank_to: int = 40
+    """Last rank that hard negatives are drawn from."""
+    relevance_threshold: int | None = None
+    """Judgments of at least this are relevant; needed where judgments are graded above 1."""
+    held_out: float = 0.1
+    """Share of the queries, chosen by the hash of their id, kept for evaluation."""
+    held_out_queries: int = 96
+    """How many of the held-out queries are asked at an evaluation."""
+    document_tokens: int = 96
+    """Tokens of a document; the rest is cut."""
+    query_tokens: int = 48
+    """Tokens of a query; the rest is cut."""
+    seed: int = 0
+    """Of prompts, sampling and initial adapters."""
+
+    objective: Literal["grpo", "exact", "supervised"] = "grpo"
+    """grpo samples; exact takes the gradient of the expected reward over the finite output set; supervised is
+    cross-entropy on the label word and the end of the turn."""
+    group_size: int = 64
+    """Completions sampled for each prompt (G); identical ones are computed once, so that more cost nothing."""
+    max_completion_tokens: int = 2
+    """Longest completion: the label word and the end of the turn."""
+    temperature: float = 1.0
+    """Of sampling."""
+    top_p: float = 1.0
+    """Sample from the smallest set of tokens with this probability."""
+    format_weight: float = 1.0
+    """Weight of the format reward (0: relevance alone)."""
+    relevance_weight: float = 1.0
+    """Weight of the relevance reward (0: format alone)."""
+    extra_rewards: tuple[str, ...] = ()
+    """Further rewards as package.module:function=weight."""
+    normalise: Literal["apart", "sum"] = "apart"
+    """Rewards normalised each by itself and then summed, or summed and then normalised."""
+    scale_rewards: bool = True
+    """Divide advantages by the group's standard deviation (not in dr_grpo)."""
+    loss_type: Literal["grpo", "dapo", "dr_grpo"] = "grpo"
+    """How token losses are averaged."""
+    clip_low: float = 0.2
+    """Lower end of the clip: 1 - clip_low."""
+    clip_high: float = 0.2
+    """Upper end of the clip: 1 + clip_high."""
+    beta: float = 0.0
+    """Weight of the KL divergence to the reference policy (the base); not 0 costs a further forward pass."""
+    updates_per_rollout: int = 1
+    """Optimiser steps on the same completions; 1 is on-policy and needs no second forward pass."""
+    refill_rounds: int = 1
+    """How often queries without any reward variance are replaced by fresh ones within a step."""
+    balance: bool = True
+    """Let the positives and the negatives of a query weigh the same."""
+    prior: Literal["running", "query", "none"] = "running"
+    """Which mean margin is taken out of the label logits before sampling: a running one, the query's own, none."""
+    prior_decay: float = 0.5
+    """Of the running mean, a step."""
+    prior_end: float = 0.5
+    """Share of the steps after which the correction has faded (linearly) to nothing."""
+    margin_cost: float = 0.1
+    """Weight of half the squared mean margin of a query's prompts, positives and negatives weighing the same."""
+    entropy_bonus: float = 0.0
+    """Weight of the entropy of the first token."""
+
+    learning_rate: float = 1e-3
+    """AdamW's, at its peak."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """After the warmup steps."""
+    warmup_steps: int = 5
+    """Steps of linear rise of the learning rate."""
+    final_share: float = 0.1
+    """Learning rate at the end, as a share of the peak."""
+    adam_beta2: float = 0.99
+    """AdamW's second-moment decay."""
+    weight_decay: float = 0.0
+    """AdamW's."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    full_parameters: bool = False
+    """Train all weights (the reference policy is then a frozen copy) instead of LoRA."""
+    lora_rank: int = 32
+    """Rank of the LoRA matrices on every linear layer."""
+    lora_alpha: float = 32.0
+    """LoRA scale: alpha / rank."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Of the base's weights and of the multiplications; adapters and optimiser are float32."""
+    queries_per_forward: int = 1
+    """Queries computed at once; the rest of a step accumulates. The result does not depend on it."""
+
+    eval_every: int = 50
+    """Steps between evaluations on held-out queries."""
+    save_every: int = 10
+    """Steps between saves of the training state."""
+    patience: int = 0
+    """Stop after so many evaluations without gain once held-out format success is 99 % (0: never)."""
+    collapse_steps: int = 20
+    """Report collapse when all greedy answers of so many steps in a row were the same."""
+    on_collapse: Literal["report", "stop"] = "report"
+    """What to do then."""
+
+    def __post_init__(self) -> None:
+        at_least_one = (
+            "steps", "queries_per_step", "negatives", "document_tokens", "query_tokens", "max_completion_tokens",
+            "updates_per_rollout", "lora_rank", "queries_per_forward", "eval_every", "save_every", "hard_rank_from",
+            "held_out_queries", "collapse_steps",
+        )  # fmt: skip
+        for name in at_least_one:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("hard_start", "prior_end", "final_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
+        for name in ("temperature", "learning_rate", "max_grad_norm", "lora_alpha"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
+        for name in ("beta", "margin_cost", "refill_rounds", "patience", "warmup_steps", "hard_negatives"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        if self.group_size < 2:
+            raise ValueError(f"group_size: expected at least 2 completions to compare, got {self.group_size}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out: expected a share between 0 and 1, got {self.held_out}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: expected more than 0 and at most 1, got {self.top_p}")
+        if self.hard_negatives > self.negatives:
+            raise ValueError(
+                f"hard_negatives: expected at most negatives ({self.negatives}), got {self.hard_negatives}"
+            )
+        if self.hard_rank_to < self.hard_rank_from:
+            raise ValueError(f"hard_rank_to: expected at least hard_rank_from, got {self.hard_rank_to}")
+        if self.objective != "grpo" and self.updates_per_rollout > 1:
+            raise ValueError(f"updates_per_rollout: expected 1 with objective {self.objective}")
+        if self.objective != "grpo" and self.max_completion_tokens != 2:
+            raise ValueError(f"max_completion_tokens: expected 2 with objective {self.objective}")
+
+    def reward_weights(self) -> list[tuple[str, float]]:
+        """(name or import path, weight) of every reward."""
+        pairs = [("format", self.format_weight), ("relevance", self.relevance_weight)]
+        for text in self.extra_rewards:
+            path, _, weight = text.partition("=")
+            try:
+                pairs.append((path, float(weight or 1.0)))
+            except ValueError:
+                raise ValueError(f"extra_rewards: expected package.module:function=weight, got {text!r}") from None
+        return pairs

@@ -1,0 +1,73 @@
+"""From a base, a prompt and a configuration to a policy to be trained and an encoder of its prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from prorank.backends.torch import pick_dtype
+from prorank.bases import LoadedBase
+from prorank.prompts import PromptEncoder
+from prorank.train.policy import Policy
+from prorank.train.sampling import QueryPrompts
+from prorank.train.settings import WarmupConfig
+from prorank.types import EncodedGroup
+
+__all__ = ["build_policy", "training_encoder"]
+
+
+def training_encoder(
+    encoder: PromptEncoder, model: Any, config: WarmupConfig
+) -> Callable[[QueryPrompts], EncodedGroup]:
+    """Encodes a query's prompts with ``query_tokens`` and ``document_tokens`` as limits; suffixes are never cut.
+
+    Raises:
+        ValueError: such a prompt is longer than the model's context.
+    """
+    template = len(encoder.encode("", [""]).group.prefix_ids) + len(encoder.suffix_ids)
+    length = template + config.query_tokens + config.document_tokens
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions and length + config.max_completion_tokens > positions:
+        raise ValueError(
+            f"--warmup.document_tokens: a prompt of {template} template, {config.query_tokens} query and "
+            f"{config.document_tokens} document tokens is longer than the model's context of {positions}"
+        )
+    limited = PromptEncoder(
+        encoder.tokenizer, encoder.template, max_length=length, query_max_length=config.query_tokens
+    )
+    suffix = len(encoder.suffix_ids)
+
+    def encode(prompts: QueryPrompts) -> EncodedGroup:
+        group = limited.encode(prompts.query, prompts.documents).group
+        own = [
+            [*ids[: len(ids) - suffix][: config.document_tokens], *ids[len(ids) - suffix :]] for ids in group.own_ids
+        ]
+        return group._replace(own_ids=own)
+
+    return encode
+
+
+def build_policy(base: LoadedBase, encoder: PromptEncoder, config: WarmupConfig, device: torch.device) -> Policy:
+    """The base with fresh LoRA adapters on every linear layer (or all its weights trainable).
+
+    Adapters, and full parameters, are float32 whatever the precision of the multiplications.
+    """
+    dtype = pick_dtype(config.precision, device)
+    autocast = None if dtype == torch.float32 else dtype
+    model = base.model.to(device)
+    torch.manual_seed(config.seed)
+    if config.full_parameters:
+        model = model.to(torch.float32).requires_grad_(True).train()
+        policy = Policy(model, encoder.label_ids, encoder.end_id, autocast=autocast)
+        if config.beta:
+            policy.keep_reference()
+        return policy
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(
+        r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )  # type: ignore[arg-type]
+    model = get_peft_model(model.to(dtype), lora).train()
+    return Policy(model, encoder.label_ids, encoder.end_id, autocast=autocast)
