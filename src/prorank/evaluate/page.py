@@ -56,6 +56,7 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-n
 th, td { padding: .45rem .75rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
 th { color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
+td.words { text-align: left; white-space: normal; }
 tr:last-child td { border-bottom: 0; }
 figure { margin: 1rem 0 1.5rem; padding: 1rem; }
 figcaption { margin-bottom: .5rem; }
@@ -104,7 +105,7 @@ _TEMPLATE = """<!doctype html>
 <thead><tr>{% for cell in section.headers %}<th>{{ cell }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in section.rows %}
-<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+<tr>{% for cell in row %}<td{% if cell | length > 48 %} class="words"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table></div>

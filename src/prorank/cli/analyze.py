@@ -1,0 +1,129 @@
+"""Analyse models as the paper does: do they understand the prompt, and how much do their scores tell apart?
+
+Several models are asked the very same prompts and stand side by side: a base, its warmed-up and its refined form.
+The folder given by --out gets analysis.md, analysis.html and record.jsonl (a line a model).
+
+  prorank analyze --data nfcorpus --split test --model smollm2-135m --out report/
+  prorank analyze --data stdlib --split test --model smollm2-135m --model runs/warmup --model runs/refined --out report/
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.cli.evaluate import add_data_arguments, load_candidates
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``prorank analyze``."""
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME",
+        help="a reranker or base, may be given several times (default: the built-in reranker)",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the report goes")
+    parser.add_argument("--record", metavar="FILE", help="append the record lines to this file too")
+    parser.add_argument("--pairs", type=positive, default=200, metavar="N", help="prompts (default: %(default)s)")
+    parser.add_argument(
+        "--negatives",
+        choices=("first-stage", "random"),
+        default="first-stage",
+        help="hard negatives or easy ones (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--queries", type=positive, default=20, metavar="N", help="queries for expressiveness (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--candidates", type=positive, default=30, metavar="N", help="candidates of each (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min-relevance", type=positive, default=1, metavar="N", help="what counts as relevant (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
+    add_model_arguments(parser, model=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Analyse each model, print the sentences and where the report is."""
+    from prorank.evaluate.analyze import analyze, draw_sample
+    from prorank.evaluate.analyze_report import write_analysis
+    from prorank.evaluate.record import append_record
+
+    collection, candidates, first_stage = load_candidates(args)
+    settings = {
+        "pairs": args.pairs,
+        "queries": args.queries,
+        "top_k": args.candidates,
+        "negatives": args.negatives,
+        "min_relevance": args.min_relevance,
+        "seed": args.seed,
+    }
+    sample = draw_sample(collection, candidates, **settings)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "record.jsonl").unlink(missing_ok=True)
+    total = len(sample.pairs) + sum(map(len, sample.lists.values()))
+    analyses, record = [], {}
+    for model in args.model or [None]:
+        reranker = load_reranker(args, model)
+        name = _unique(reranker.name, [analysis.name for analysis in analyses])
+        with _progress(name, total) as on_done:
+            found = analyze(
+                reranker,
+                collection,
+                sample,
+                name=name,
+                instruction=args.instruction,
+                min_relevance=args.min_relevance,
+                on_done=on_done,
+            )
+        analyses.append(found)
+        payload = {
+            "dataset": {
+                "name": collection.name,
+                "split": collection.split,
+                "documents_sha256": collection.documents_hash,
+                "qrels_sha256": collection.qrels_hash,
+            },
+            "sample": {**settings, "first_stage": first_stage, "first_stage_top_k": args.top_k},
+            **found.payload(),
+        }
+        for target in [out / "record.jsonl", *([Path(args.record)] if args.record else [])]:
+            record = append_record(target, "analyze", payload)
+    title = f"Analysis on {collection.name} {collection.split or ''}".strip()
+    write_analysis(title, analyses, record, out)
+    text = (out / "analysis.md").read_text("utf-8")
+    print("\n".join(line[2:] for line in text.splitlines() if line.startswith("- ")))
+    print(out / "analysis.html")
+    return 0
+
+
+def _unique(name: str, taken: list[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+@contextlib.contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[int], None] | None]:
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(name, total=total)
+        yield lambda done: bars.advance(task, done)
