@@ -16,6 +16,10 @@ __all__ = ["COMMANDS", "build_parser", "main"]
 COMMANDS: dict[str, str] = {
     "rank": "rerank documents for a query",
     "models": "built-in models, template presets, what is in the cache",
+    "evaluate": "measure rerankers on a collection, with intervals, tests and cost",
+    "compare": "paired tests between finished evaluations",
+    "analyze": "how a model understands the prompt, and how much its scores tell apart",
+    "data": "what is in a collection; convert it; mine candidates and negatives",
 }
 """Command -> one-line summary; the code is in ``prorank.cli.COMMAND``."""
 

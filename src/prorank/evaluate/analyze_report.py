@@ -51,10 +51,10 @@ def write_analysis(title: str, analyses: Sequence[Analysis], record: Mapping[str
     summary = [_sentence(analysis) for analysis in analyses]
     sections = _sections(analyses)
     environment = record["environment"]
+    dirty = " with uncommitted changes" if record["dirty"] else ""
     footer = (
-        f"{record['time']}; commit {str(record['commit'])[:12]}"
-        f"{' with uncommitted changes' if record['dirty'] else ''}; {environment['cpu']}, {environment['cores']} cores; "
-        + ", ".join(f"{name} {value}" for name, value in record["sample"].items())
+        f"{record['time']}; commit {str(record['commit'])[:12]}{dirty}; {environment['cpu']}, "
+        f"{environment['cores']} cores; " + ", ".join(f"{name} {value}" for name, value in record["sample"].items())
     )
     write_atomic(out / "analysis.html", render_page(title, summary, sections, footer))
     parts = [f"# {title}", "", *(f"- {line}" for line in summary)]
