@@ -13,12 +13,12 @@ import pytest
 for package in ("fastapi", "uvicorn", "prometheus_client"):
     pytest.importorskip(package, reason=f"{package} is part of the extra 'serve'")
 
-from standin import StandIn
-from starlette.testclient import TestClient
+from standin import StandIn  # noqa: E402
+from starlette.testclient import TestClient  # noqa: E402
 
-from prorank.serve.app import ServeApp, create_app
-from prorank.serve.config import ServeConfig
-from prorank.serve.server import make_server
+from prorank.serve.app import ServeApp, create_app  # noqa: E402
+from prorank.serve.config import ServeConfig  # noqa: E402
+from prorank.serve.server import make_server  # noqa: E402
 
 Serve = Callable[..., TestClient]
 
@@ -55,7 +55,8 @@ class Live:
         self.thread.start()
         deadline = time.monotonic() + 20
         while not self.server.started:
-            assert self.thread.is_alive() and time.monotonic() < deadline, "the server did not start"
+            assert self.thread.is_alive(), "the server ended at its start"
+            assert time.monotonic() < deadline, "the server did not start"
             time.sleep(0.01)
         self.port = self.server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

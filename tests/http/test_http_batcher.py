@@ -42,7 +42,9 @@ def test_any_mix_gives_every_document_its_own_margin(requests: list[list[int]], 
         futures = []
         for number, lengths in enumerate(requests):
             documents = [f"d{number} " * length for length in lengths]
-            futures.append((f"query {number}", documents, batcher.submit([reranker.encode(f"query {number}", documents)])))
+            futures.append(
+                (f"query {number}", documents, batcher.submit([reranker.encode(f"query {number}", documents)]))
+            )
         for query, documents, future in futures:
             np.testing.assert_array_equal(future.result(10).margins[0], reranker.margins(query, documents))
     finally:

@@ -60,6 +60,14 @@ def test_llama_cpp_texts_and_list_object(http: TestClient, reranker: StandIn) ->
     assert [row["index"] for row in answer["results"]] == reranker.order(QUERY, DOCUMENTS)[:3]
 
 
+def test_infinity_gives_no_documents_by_default_and_plain_ones_when_asked(http: TestClient, reranker: StandIn) -> None:
+    answer = ok(http.post("/infinity/rerank", json={"query": QUERY, "documents": DOCUMENTS}))
+    assert answer["object"] == "rerank"
+    assert "document" not in answer["results"][0]
+    answer = ok(http.post("/infinity/rerank", json={"query": QUERY, "documents": DOCUMENTS, "return_documents": True}))
+    assert [row["document"] for row in answer["results"]] == [DOCUMENTS[i] for i in reranker.order(QUERY, DOCUMENTS)]
+
+
 def test_cohere_v2(http: TestClient, reranker: StandIn) -> None:
     answer = ok(http.post("/v2/rerank", json={"model": "rerank-v3.5", "query": QUERY, "documents": DOCUMENTS}))
     assert set(answer) == {"id", "results", "meta"}
@@ -140,6 +148,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/rerank": {"query": QUERY, "documents": DOCUMENTS},
     "/v2/rerank": {"query": QUERY, "documents": DOCUMENTS},
     "/voyage/v1/rerank": {"query": QUERY, "documents": DOCUMENTS},
+    "/infinity/rerank": {"query": QUERY, "documents": DOCUMENTS},
     "/rerank": {"query": QUERY, "texts": DOCUMENTS},
     "/score": {"text_1": QUERY, "text_2": DOCUMENTS},
     "/v1/score": {"text_1": QUERY, "text_2": DOCUMENTS},
@@ -168,6 +177,7 @@ ERRORS = {
     "/v1/rerank": (422, {"detail", "message", "id", "error"}),
     "/v2/rerank": (400, {"message", "id"}),
     "/voyage/v1/rerank": (400, {"detail"}),
+    "/infinity/rerank": (422, {"error"}),
     "/rerank": (422, {"error", "error_type"}),
     "/score": (400, {"error"}),
     "/v1/score": (400, {"error"}),
@@ -177,7 +187,18 @@ ERRORS = {
 @pytest.mark.parametrize("path", ERRORS)
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"null", b'"text"', b"{}", b'{"query": 1}', b'{"query": NaN}', b"\xff\xfe", b'{"query": "\\ud800"}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"{}",
+        b'{"query": 1}',
+        b'{"query": NaN}',
+        b"\xff\xfe",
+        b'{"query": "\\ud800"}',
+    ],
 )
 def test_bad_bodies_get_the_formats_own_error(http: TestClient, path: str, body: bytes) -> None:
     response = http.post(path, content=body, headers={"content-type": "application/json"})

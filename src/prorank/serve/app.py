@@ -47,6 +47,7 @@ _SUMMARIES = {
     "/v1/rerank": "Rerank: Jina, Cohere v1, infinity and llama.cpp",
     "/v2/rerank": "Rerank: Cohere v2",
     "/voyage/v1/rerank": "Rerank: Voyage AI",
+    "/infinity/rerank": "Rerank: infinity, with its own defaults",
     "/rerank": "Rerank: text-embeddings-inference (texts), or as /v1/rerank (documents)",
     "/score": "Score pairs: vLLM",
     "/v1/score": "Score pairs: vLLM",

@@ -35,7 +35,15 @@ class ApiError(Exception):
         self.param = param
 
 
-INVALID_STATUS: Mapping[str, int] = {"cohere": 400, "voyage": 400, "score": 400, "tei": 422, "v1": 422, "plain": 422}
+INVALID_STATUS: Mapping[str, int] = {
+    "cohere": 400,
+    "voyage": 400,
+    "score": 400,
+    "infinity": 422,
+    "tei": 422,
+    "v1": 422,
+    "plain": 422,
+}
 """Status of a body that does not fit the schema, where the services differ."""
 
 _TEI_TYPES: Mapping[Kind, str] = {
@@ -76,6 +84,6 @@ def _v1(error: ApiError, request_id: str) -> dict[str, Any]:
 
 
 ERROR_BODIES: Mapping[str, Callable[[ApiError, str], dict[str, Any]]] = {
-    "cohere": _cohere, "voyage": _voyage, "tei": _tei, "score": _score, "v1": _v1, "plain": _v1,
+    "cohere": _cohere, "voyage": _voyage, "tei": _tei, "score": _score, "infinity": _score, "v1": _v1, "plain": _v1,
 }  # fmt: skip
 """(error, request id) -> JSON body, by wire format."""

@@ -121,6 +121,29 @@ def _v1_answer(request: schemas.V1Request, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+# -- infinity --------------------------------------------------------------------------------------------------------
+
+
+def _infinity_work(request: schemas.InfinityRequest) -> Work:
+    return Work([(request.query, request.documents)], request.model, request.instruction, bool(request.raw_scores))
+
+
+def _infinity_answer(request: schemas.InfinityRequest, outcome: Outcome) -> dict[str, Any]:
+    results: list[dict[str, Any]] = []
+    for index, score, _ in outcome.best(request.top_n):
+        results.append({"index": index, "relevance_score": score})
+        if request.return_documents:
+            results[-1]["document"] = request.documents[index]
+    return {
+        "id": outcome.request_id,
+        "object": "rerank",
+        "created": outcome.created,
+        "model": outcome.model,
+        "usage": outcome.usage,
+        "results": results,
+    }
+
+
 # -- Cohere v2 -------------------------------------------------------------------------------------------------------
 
 
@@ -220,25 +243,28 @@ def _score_answer(request: schemas.ScoreRequest, outcome: Outcome) -> dict[str, 
     }
 
 
-FORMATS: Mapping[str, Format] = {
-    one.name: one
-    for one in (
-        Format("v1", schemas.V1Request, schemas.V1Answer, schemas.V1Error, _v1_work, _v1_answer),
-        Format(
-            "cohere", schemas.CohereRequest, schemas.CohereAnswer, schemas.CohereError, _cohere_work, _cohere_answer
-        ),
-        Format(
-            "voyage", schemas.VoyageRequest, schemas.VoyageAnswer, schemas.VoyageError, _voyage_work, _voyage_answer
-        ),
-        Format("tei", schemas.TeiRequest, list[schemas.TeiResult], schemas.TeiError, _tei_work, _tei_answer),
-        Format("score", schemas.ScoreRequest, schemas.ScoreAnswer, schemas.ScoreError, _score_work, _score_answer),
-    )
-}
+_ALL = (
+    Format("v1", schemas.V1Request, schemas.V1Answer, schemas.V1Error, _v1_work, _v1_answer),
+    Format(
+        "infinity",
+        schemas.InfinityRequest,
+        schemas.InfinityAnswer,
+        schemas.ScoreError,
+        _infinity_work,
+        _infinity_answer,
+    ),
+    Format("cohere", schemas.CohereRequest, schemas.CohereAnswer, schemas.CohereError, _cohere_work, _cohere_answer),
+    Format("voyage", schemas.VoyageRequest, schemas.VoyageAnswer, schemas.VoyageError, _voyage_work, _voyage_answer),
+    Format("tei", schemas.TeiRequest, list[schemas.TeiResult], schemas.TeiError, _tei_work, _tei_answer),
+    Format("score", schemas.ScoreRequest, schemas.ScoreAnswer, schemas.ScoreError, _score_work, _score_answer),
+)
+FORMATS: Mapping[str, Format] = {one.name: one for one in _ALL}
 
 ROUTES: Mapping[str, tuple[str, ...]] = {
     "/v1/rerank": ("v1",),
     "/v2/rerank": ("cohere",),
     "/voyage/v1/rerank": ("voyage",),
+    "/infinity/rerank": ("infinity",),
     "/rerank": ("tei", "v1"),
     "/score": ("score",),
     "/v1/score": ("score",),

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
-    "CohereAnswer", "CohereError", "CohereRequest", "DocumentObject", "ModelList", "ScoreAnswer", "ScoreError",
+    "CohereAnswer", "CohereError", "CohereRequest", "DocumentObject", "InfinityAnswer", "InfinityRequest", "ModelList",
+    "ScoreAnswer", "ScoreError",
     "ScoreRequest", "TeiError", "TeiRequest", "TeiResult", "V1Answer", "V1Error", "V1Request", "VoyageAnswer",
     "VoyageError", "VoyageRequest",
 ]  # fmt: skip
 
-TopN = Annotated[int, Field(ge=1, description="How many results to return; all by default.")]
+
+def _whole(value: object) -> object:
+    """15.0 is an integer in JSON; true and "15" are not."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+TopN = Annotated[int, Field(ge=1, description="How many results to return; all by default."), BeforeValidator(_whole)]
 Texts = Annotated[list[str], Field(min_length=1)]
 
 
@@ -39,6 +47,15 @@ class DocumentObject(BaseModel):
 class V1Request(_Request):
     """``POST /v1/rerank``: Jina, Cohere v1, infinity and llama.cpp."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["documents"], "properties": {"documents": {"type": "array"}, "texts": {"type": "null"}}},
+                {"required": ["texts"], "properties": {"texts": {"type": "array"}, "documents": {"type": "null"}}},
+            ]
+        }
+    )
+
     query: str = Field(min_length=1)
     documents: Annotated[list[str | DocumentObject], Field(min_length=1)] | None = None
     texts: Texts | None = Field(None, description="llama.cpp's other name for documents.")
@@ -48,13 +65,22 @@ class V1Request(_Request):
     return_margins: bool | None = Field(None, description="Adds each result's margin (logit) beside its score.")
 
 
+class InfinityRequest(_Request):
+    """``POST /infinity/rerank``: infinity with its own defaults; documents come back as plain strings."""
+
+    query: str = Field(min_length=1)
+    documents: Texts
+    top_n: TopN | None = None
+    return_documents: bool | None = Field(None, description="Off by default.")
+
+
 class CohereRequest(_Request):
     """``POST /v2/rerank``: Cohere v2."""
 
     query: str = Field(min_length=1)
     documents: Texts
     top_n: TopN | None = None
-    max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = Field(None, description="4096 by default.")
+    max_tokens_per_doc: Count | None = Field(None, description="4096 by default.")
 
 
 class VoyageRequest(_Request):
@@ -103,6 +129,21 @@ class V1Answer(BaseModel):
     usage: Usage
     results: list[V1Result]
     meta: dict[str, Any]
+
+
+class InfinityResult(BaseModel):
+    index: int
+    relevance_score: float
+    document: str | None = None
+
+
+class InfinityAnswer(BaseModel):
+    id: str
+    object: Literal["rerank"]
+    created: int
+    model: str
+    usage: Usage
+    results: list[InfinityResult]
 
 
 class CohereResult(BaseModel):
