@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "compare": "paired tests between finished evaluations",
     "analyze": "how a model understands the prompt, and how much its scores tell apart",
     "data": "what is in a collection; convert it; mine candidates and negatives",
+    "warmup": "stage 1: teach a base the relevance prompt by GRPO",
 }
 """Command -> one-line summary; the code is in ``prorank.cli.COMMAND``."""
 
