@@ -95,3 +95,10 @@ class StandIn:
 
     def describe(self) -> dict[str, Any]:
         return {"model": self.name, "backend": "fake", "max_length": self.encoder.max_length}
+
+
+class Other(StandIn):
+    """A second model: it ranks the other way round."""
+
+    def score_groups(self, encoded: Any, *, batch_tokens: int | None = None) -> Any:
+        return [-margins for margins in super().score_groups(encoded, batch_tokens=batch_tokens)]
