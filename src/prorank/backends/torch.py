@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from prorank.backends.attention import can_block_attention, use_blocked_attention
 from prorank.types import EncodedGroup
 
 __all__ = ["PrefixStates", "TorchBackend", "label_rows", "last_hidden_states", "pick_device", "pick_dtype"]
@@ -231,6 +232,8 @@ class TorchBackend:
         wanted = np.stack([self._reference(group, row) for row in range(2)])[:, ids]
         if not np.isfinite(wanted).all():
             return  # broken weights: scoring says so
+        if self.device.type == "cpu" and self.dtype == torch.bfloat16 and can_block_attention(self.model):
+            use_blocked_attention(self.model)
         exact = self.dtype == torch.float32
         tolerance = (1e-3 if exact else 0.1) * max(1.0, float(np.abs(wanted).max()))
         if self._share_prefix:

@@ -1,0 +1,97 @@
+"""The scoring path over the fake backend: planning, unsorting, copies, ties, broken numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prorank.backends.fake import FakeBackend
+from prorank.scoring import NonFiniteMarginError, margins_of, plan_batches, probability, rank_order, score_groups
+from prorank.types import EncodedGroup
+
+IDS = st.lists(st.integers(0, 9), min_size=1, max_size=12)
+GROUPS = st.lists(
+    st.builds(
+        lambda head, query, own: EncodedGroup([*head, *query], own, len(head)),
+        st.sampled_from([[], [1, 2, 3], [4]]),
+        IDS,
+        st.lists(IDS, max_size=9),
+    ),
+    max_size=6,
+)
+
+
+@given(groups=GROUPS, batch_tokens=st.integers(1, 60))
+def test_every_row_gets_its_own_margin(groups: list[EncodedGroup], batch_tokens: int) -> None:
+    """Whatever the batches, row i of group g has the margin of its own whole prompt."""
+    seen: list[int] = []
+    got = score_groups(FakeBackend(), groups, batch_tokens=batch_tokens, on_scored=seen.append)
+    for group, margins in zip(groups, got, strict=True):
+        alone = [
+            margins_of(FakeBackend().label_logits(EncodedGroup([], [[*group.prefix_ids, *own]])))[0]
+            for own in group.own_ids
+        ]
+        assert margins.dtype == np.float32
+        np.testing.assert_array_equal(margins, np.array(alone, dtype=np.float32))
+    assert sum(seen) == sum(len(group.own_ids) for group in groups)
+
+
+@given(groups=GROUPS, batch_tokens=st.integers(1, 60))
+def test_batches_keep_the_budget(groups: list[EncodedGroup], batch_tokens: int) -> None:
+    for batch in plan_batches(groups, batch_tokens):
+        rows = batch.group.own_ids
+        width = max(map(len, rows))
+        assert len(rows) * width <= batch_tokens or len(rows) == 1
+        assert len(set(map(tuple, rows))) == len(rows), "no row twice in a batch"
+        assert list(map(len, rows)) == sorted(map(len, rows), reverse=True)
+
+
+def test_a_large_group_shares_its_whole_prefix_and_small_ones_the_instruction() -> None:
+    large = EncodedGroup([1, 2, 3, 4], [[i] for i in range(10)], 2)
+    small = [EncodedGroup([1, 2, 9 + i], [[i]], 2) for i in range(4)]
+    batches = list(plan_batches([large, *small], batch_tokens=100))
+    prefixes = sorted(tuple(batch.group.prefix_ids) for batch in batches)
+    assert prefixes == [(1, 2), (1, 2, 3, 4)]
+
+
+def test_copies_are_computed_once() -> None:
+    backend = FakeBackend()
+    group = EncodedGroup([1], [[5, 6], [7], [5, 6], [5, 6]])
+    (margins,) = score_groups(backend, [group])
+    assert margins[0] == margins[2] == margins[3] != margins[1]
+    assert sum(len(batch.own_ids) for batch in backend.batches) == 2
+
+
+def test_margin_is_a_float32_difference() -> None:
+    """Hand-derived: 3.5 - 1.25 = 2.25; half precision would lose the last two digits of 2049 - 2048.5."""
+    logits = np.array([[1.25, 3.5], [2048.5, 2049.0]], dtype=np.float32)
+    np.testing.assert_array_equal(margins_of(logits), np.array([2.25, 0.5], dtype=np.float32))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_broken_numbers_are_an_error(bad: float) -> None:
+    with pytest.raises(NonFiniteMarginError, match="1 of 2 label logits are not finite"):
+        margins_of(np.array([[0, bad], [0, 1]], dtype=np.float32))
+
+
+def test_equal_margins_keep_the_first_stages_order() -> None:
+    assert rank_order([1.0, 2.0, 1.0, 2.0]).tolist() == [1, 3, 0, 2]
+
+
+@given(st.lists(st.floats(-1e30, 1e30), max_size=20))
+def test_probability_is_monotone_and_bounded(margins: list[float]) -> None:
+    values = probability(np.sort(margins), 0.7, -0.2)
+    assert ((values >= 0) & (values <= 1)).all()
+    assert (np.diff(values) >= 0).all()
+
+
+def test_probability_of_zero_is_a_half() -> None:
+    assert probability([0.0])[0] == 0.5
+    assert probability([2.0], 0.5, -1.0)[0] == 0.5
+
+
+def test_no_budget_is_an_error() -> None:
+    with pytest.raises(ValueError, match="batch_tokens must be at least 1"):
+        list(plan_batches([], 0))
