@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from warmup_parts import collection, config, load_tiny, make_base
 
 from prorank.train.grpo import group_advantages, policy_loss
 from prorank.train.policy import Policy
 from prorank.train.rollout import Rollout, completion_logprobs
 from prorank.train.sampling import PromptSampler
 from prorank.train.setup import training_encoder
+from warmup_parts import collection, config, load_tiny, make_base
 
 pytest.importorskip("trl")
 
@@ -48,7 +48,7 @@ def case(folder: Path) -> dict[str, Any]:
     return {"base": base, "encoder": encoder, "group": group, "completions": completions, "rewards": rewards}
 
 
-def trainer(folder: Path, tmp_path: Path, model: Any, tokenizer: Any, **options: Any) -> Any:
+def trainer(tmp_path: Path, model: Any, tokenizer: Any, **options: Any) -> Any:
     """A GRPOTrainer that never trains: its loss function is all that is asked for."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
@@ -82,7 +82,7 @@ def distinct(case: dict[str, Any]) -> tuple[list[tuple[int, ...]], list[int], li
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
 @pytest.mark.parametrize("beta", [0.0, 0.2])
-def test_loss_and_gradients_equal_trl(case, folder, tmp_path, loss_type, beta):
+def test_loss_and_gradients_equal_trl(case, tmp_path, loss_type, beta):
     ours_model = copy.deepcopy(case["base"].model).train()
     theirs_model = copy.deepcopy(ours_model)
     torch.manual_seed(3)
@@ -106,9 +106,16 @@ def test_loss_and_gradients_equal_trl(case, folder, tmp_path, loss_type, beta):
     )
     now = completion_logprobs(policy, [case["group"]], rollout)
     ours = policy_loss(
-        now, now.detach() + old_noise[rows], found.values, mask, rollout.counts, reference=now.detach() + ref_noise[rows],
-        beta=beta, loss_type=loss_type, max_completion_tokens=WIDTH,
-    ).mean  # fmt: skip
+        now,
+        now.detach() + old_noise[rows],
+        found.values,
+        mask,
+        rollout.counts,
+        reference=now.detach() + ref_noise[rows],
+        beta=beta,
+        loss_type=loss_type,
+        max_completion_tokens=WIDTH,
+    ).mean
     ours.backward()
 
     summed = case["rewards"].sum(1).view(PROMPTS, GROUP)
@@ -117,7 +124,7 @@ def test_loss_and_gradients_equal_trl(case, folder, tmp_path, loss_type, beta):
         expected = expected / (summed.std(1, keepdim=True) + 1e-4)
     torch.testing.assert_close(found.values[where], expected.view(-1), rtol=1e-5, atol=1e-6)
 
-    other = trainer(folder, tmp_path, theirs_model, case["base"].tokenizer, loss_type=loss_type, beta=beta)
+    other = trainer(tmp_path, theirs_model, case["base"].tokenizer, loss_type=loss_type, beta=beta)
     other.model.train()
     pad = case["encoder"].end_id
     whole = [[*case["group"].prefix_ids, *own] for own in case["group"].own_ids]
@@ -145,4 +152,6 @@ def test_loss_and_gradients_equal_trl(case, folder, tmp_path, loss_type, beta):
     assert len(gradients) > 10
     for name, parameter in ours_model.named_parameters():
         scale_of = gradients[name].abs().max().item()
-        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-5, atol=1e-5 * scale_of, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            parameter.grad, gradients[name], rtol=1e-5, atol=1e-5 * scale_of, msg=lambda m, n=name: f"{n}: {m}"
+        )

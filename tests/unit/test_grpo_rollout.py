@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from warmup_parts import collection, config, load_tiny, make_base
 
 from prorank.train.policy import Policy, check_packing, pack
 from prorank.train.rollout import OTHER, completion_logprobs, enumerate_outputs, sample
 from prorank.train.sampling import PromptSampler
 from prorank.train.setup import training_encoder
+from warmup_parts import collection, config, load_tiny, make_base
 
 
 @pytest.fixture(scope="module")
