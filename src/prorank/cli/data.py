@@ -71,12 +71,19 @@ def _stats(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     table = Table(show_edge=False, pad_edge=False)
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "), justify="left" if column in ("name", "split") else "right")
+    table.add_column(rows[0]["name"], overflow="fold")
     for row in rows:
-        table.add_row(*(f"{v:.1f}" if isinstance(v, float) else str(v if v is not None else "") for v in row.values()))
+        table.add_column(row["split"] or "all", justify="right")
+    for name in list(rows[0])[2:]:
+        table.add_row(name.replace("_", " "), *(_shown(row[name]) for row in rows))
     Console().print(table)
     return 0
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _convert(args: argparse.Namespace) -> int:

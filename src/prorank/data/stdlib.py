@@ -41,7 +41,7 @@ _LEFT_OUT = {
     "tkinter",
     "turtledemo",
 }
-_WRITTEN_IN_C = ("array", "builtins", "cmath", "gc", "itertools", "math", "sys", "time", "zlib")
+_WRITTEN_IN_C = ("array", "builtins", "cmath", "gc", "itertools", "math", "time", "zlib")
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MIN_QUERY_WORDS, _MIN_REST_WORDS = 4, 8
 
@@ -147,8 +147,8 @@ def _introspected(module: str) -> Iterator[_Entry]:
     except ImportError:
         return  # not built into this interpreter
     for name, value in sorted(vars(found).items()):
-        if name.startswith("_") or inspect.ismodule(value) or not callable(value):
-            continue
+        if name.startswith("_") or not (inspect.isbuiltin(value) or inspect.isclass(value)):
+            continue  # what a running program put there (hooks, site's quit) would differ from process to process
         yield from _described(f"{module}.{name}", value)
         if inspect.isclass(value) and value.__module__ == module:
             for attribute, member in sorted(vars(value).items()):

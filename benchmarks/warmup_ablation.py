@@ -1,0 +1,92 @@
+"""Which parts of warmup matter: one run each with one thing changed, on the same prompts and number of steps.
+
+    python benchmarks/warmup_ablation.py --data ../shared/data/msmarco-sample --out runs/warmup-ablation
+
+Each variant is `prorank warmup` with the CPU recipe, shortened, and the flags below; a finished variant is not run
+again, so that the script may be stopped and started. Prints a table of held-out measures with 95 % intervals, and one
+JSON line last. The records go to OUT/records.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parent.parent
+RECIPE = REPO / "recipes" / "warmup" / "smollm2-135m-cpu.toml"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "recipe": {},
+    "supervised": {"objective": "supervised"},
+    "no prior correction": {"prior": "none"},
+    "relevance reward only": {"format_weight": 0},
+    "group size 8": {"group_size": 8},
+    "exact gradient": {"objective": "exact"},
+    "rewards summed, then normalised": {"normalise": "sum"},
+    "no margin cost": {"margin_cost": 0},
+    "format reward only": {"relevance_weight": 0},
+    "KL 0.04": {"beta": 0.04},
+    "learning rate 3e-4": {"learning_rate": 3e-4},
+    "8 queries a step, a quarter of the steps": {"queries_per_step": 8, "steps": 0.25, "warmup_steps": 2},
+}
+COLUMNS = ("format_success", "answers_one", "balanced_accuracy_random", "auc_random", "balanced_accuracy_hard", "auc_hard")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=REPO.parent / "shared" / "data" / "msmarco-sample")
+    parser.add_argument("--out", type=Path, default=Path("runs/warmup-ablation"))
+    parser.add_argument("--steps", type=int, default=90, help="optimiser steps of each variant (default: 90)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="these variants (default: all)")
+    args = parser.parse_args()
+    rows = {name: finished(args.out / folder(name)) or train(name, args) for name in args.only or VARIANTS}
+    print_table(rows)
+    table = {name: {key: row["after"][key] for key in COLUMNS} for name, row in rows.items()}
+    print(json.dumps({"benchmark": "warmup_ablation", "steps": args.steps, "seed": args.seed, "variants": table}))
+    return 0
+
+
+def folder(name: str) -> str:
+    return name.replace(",", "").replace(" ", "-").lower()
+
+
+def finished(out: Path) -> dict[str, Any] | None:
+    """The record of a variant that has ended, or None."""
+    path = out / "records.jsonl"
+    return json.loads(path.read_text().splitlines()[-1]) if path.exists() else None
+
+
+def train(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    settings = {"steps": 1.0, "seed": args.seed} | VARIANTS[name]
+    settings["steps"] = round(settings["steps"] * args.steps)
+    settings["eval_every"] = settings["steps"]
+    out = args.out / folder(name)
+    command = [sys.executable, "-m", "prorank.cli.main", "warmup", "--config", str(RECIPE)]
+    command += ["--data", str(args.data), "--out", str(out)]
+    for key, value in settings.items():
+        command += [f"--warmup.{key}", str(value)]
+    print(f"== {name}", file=sys.stderr, flush=True)
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    record = finished(out)
+    if record is None:
+        raise SystemExit(f"{name}: ended without a record in {out}")
+    return record
+
+
+def print_table(rows: dict[str, dict[str, Any]]) -> None:
+    print("| variant | prompts | " + " | ".join(COLUMNS) + " |")
+    print("|" + "---|" * (2 + len(COLUMNS)))
+    for name, row in rows.items():
+        cells = []
+        for key in COLUMNS:
+            low, high = row["interval95"][key]
+            cells.append(f"{row['after'][key]:.3f} [{low:.3f}, {high:.3f}]")
+        print(f"| {name} | {row['prompts']} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
