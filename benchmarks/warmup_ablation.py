@@ -32,7 +32,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learning rate 3e-4": {"learning_rate": 3e-4},
     "8 queries a step, a quarter of the steps": {"queries_per_step": 8, "steps": 0.25, "warmup_steps": 2},
 }
-COLUMNS = ("format_success", "answers_one", "balanced_accuracy_random", "auc_random", "balanced_accuracy_hard", "auc_hard")
+COLUMNS = (
+    "format_success",
+    "answers_one",
+    "balanced_accuracy_random",
+    "auc_random",
+    "balanced_accuracy_hard",
+    "auc_hard",
+)
 
 
 def main() -> int:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from warmup_parts import collection, config, load_tiny, make_base
 
 import prorank.train.checkpoint as checkpoint
 from prorank.cli.main import main
@@ -23,6 +22,7 @@ from prorank.train.runlog import read_log
 from prorank.train.sampling import PromptSampler
 from prorank.train.setup import training_encoder
 from prorank.train.warmup import warmup
+from warmup_parts import collection, config, load_tiny, make_base
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_hard_negatives_need_candidates():
 
 def test_prompt_longer_than_the_context(tmp_path):
     base, encoder = load_tiny(make_base(tmp_path / "short", positions=300))
-    with pytest.raises(ValueError, match="document_tokens.*context of 300"):
+    with pytest.raises(ValueError, match=r"document_tokens.*context of 300"):
         training_encoder(encoder, base.model, config(document_tokens=200))
 
 
@@ -94,13 +94,13 @@ def test_unwritable_folder_as_a_user(folder, tmp_path):
 
 def test_unwritable_folder(folder, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(ValueError, match="--out.*cannot be written"):
+    with pytest.raises(ValueError, match=r"--out.*cannot be written"):
         run(folder, tmp_path / "file" / "run")
 
 
 def test_disk_without_room_is_found_before_training(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    with pytest.raises(ValueError, match="--out.*MiB left"):
+    with pytest.raises(ValueError, match=r"--out.*MiB left"):
         run(folder, tmp_path / "run")
     assert read_log(tmp_path / "run" / "log.jsonl") == []
 
@@ -132,7 +132,7 @@ def test_base_without_chat_template(tmp_path, data, capsys):
 
 def test_other_settings_are_no_resumption(folder, tmp_path):
     run(folder, tmp_path / "run", steps=2)
-    with pytest.raises(ValueError, match="--warmup.learning_rate"):
+    with pytest.raises(ValueError, match=r"--warmup.learning_rate"):
         run(folder, tmp_path / "run", steps=2, learning_rate=0.5)
 
 

@@ -71,7 +71,11 @@ def main() -> None:
             for instruction in (None, INSTRUCTION):
                 inputs = model.prepare_inputs([query], [document], instruction=instruction)
                 ids = [
-                    i for i, keep in zip(inputs["input_ids"][0].tolist(), inputs["attention_mask"][0].tolist()) if keep
+                    i
+                    for i, keep in zip(
+                        inputs["input_ids"][0].tolist(), inputs["attention_mask"][0].tolist(), strict=True
+                    )
+                    if keep
                 ]
                 margin = float(model.predict([query], [document], instruction=instruction)[0])
                 rows.append(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import ARCHITECTURES
 from prorank import Reranker
+from tiny_models import ARCHITECTURES
 
 QUERIES = ["how do vaccines create immunity?", "who wrote Emma", "x"]
 DOCUMENTS = [
