@@ -116,7 +116,15 @@ def config_dict(config: Any) -> dict[str, Any]:
 
 
 def attribute_docs(cls: type) -> dict[str, str]:
-    """Field -> the docstring that stands under it in the class."""
+    """Field -> the docstring that stands under it in the class, or in the dataclass it extends."""
+    found: dict[str, str] = {}
+    for part in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(part):
+            found |= _own_attribute_docs(part)
+    return found
+
+
+def _own_attribute_docs(cls: type) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
     found = {}
     for statement, after in itertools.pairwise(body):

@@ -33,7 +33,7 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while playwright's loop runs in this thread no asyncio test can
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no chromium here (Debian: apt-get install chromium; or set PRORANK_CHROMIUM)")

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from prorank.files import atomic_folder
+from prorank.files import atomic_folder, write_atomic
 
-__all__ = ["check_output_folder", "load_state", "read_progress", "save_state"]
+__all__ = ["check_output_folder", "check_same_run", "load_state", "read_progress", "save_state"]
 
 
 def check_output_folder(folder: Path, bytes_needed: int) -> None:
@@ -42,6 +42,30 @@ def check_output_folder(folder: Path, bytes_needed: int) -> None:
             f"--out {folder}: the disk has {free / 2**20:.0f} MiB left, and checkpoints need "
             f"{bytes_needed / 2**20:.0f} MiB"
         )
+
+
+def check_same_run(out: Path, section: str, config: Mapping[str, Any], base_sha256: str) -> None:
+    """A run is resumed by the same configuration only; the resolved one is kept beside it as ``config.json``.
+
+    Args:
+        section: ``warmup`` or ``refine``, as in the flags.
+
+    Raises:
+        ValueError: the folder holds the state of another run; the message names the flag that differs.
+    """
+    path = out / "config.json"
+    if read_progress(out / "state") is not None and path.is_file():
+        found = json.loads(path.read_text("utf-8"))
+        for name, value in config.items():
+            if found.get(section, {}).get(name) != value:
+                raise ValueError(
+                    f"--{section}.{name}: {out} holds a run with {found.get(section, {}).get(name)!r}, not {value!r}; "
+                    "give the same settings to go on, or another --out"
+                )
+        if found.get("base_sha256") != base_sha256:
+            raise ValueError(f"--model: {out} holds a run on another base; give another --out")
+        return
+    write_atomic(path, json.dumps({"base_sha256": base_sha256, section: dict(config)}, indent=2) + "\n")
 
 
 def save_state(

@@ -28,6 +28,8 @@ class QueryPrompts(NamedTuple):
     """1 relevant, 0 not, a document."""
     kinds: tuple[str, ...]
     """``positive``, ``random`` or ``hard``, a document."""
+    instruction: str | None = None
+    """None: the template's own."""
 
 
 def is_held_out(query_id: str, share: float) -> bool:

@@ -1,21 +1,96 @@
-"""Every setting of warmup, its default and its meaning: the single source of flags, recipes and documentation."""
+"""Every setting of training, its default and its meaning: the single source of flags, recipes and documentation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["WarmupConfig"]
+__all__ = ["TrainingConfig", "WarmupConfig"]
 
 
 @dataclass(frozen=True)
-class WarmupConfig:
-    """Stage 1, prompt warmup by GRPO. The paper publishes none of these values; all are ours (see docs/warmup.md)."""
+class TrainingConfig:
+    """What both stages have in common: data limits, optimiser, adapters, evaluation and saving."""
 
     steps: int = 150
     """Optimiser steps."""
     queries_per_step: int = 4
     """Queries of one step; each comes with one positive and its negatives, which share the query's prefix."""
+    held_out: float = 0.1
+    """Share of the queries, chosen by the hash of their id, kept for evaluation."""
+    held_out_queries: int = 96
+    """How many of the held-out queries are asked at an evaluation."""
+    document_tokens: int = 96
+    """Tokens of a document; the rest is cut."""
+    query_tokens: int = 48
+    """Tokens of a query; the rest is cut."""
+    seed: int = 0
+    """Of prompts, sampling and initial adapters."""
+
+    learning_rate: float = 1e-3
+    """AdamW's, at its peak."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """After the warmup steps."""
+    warmup_steps: int = 5
+    """Steps of linear rise of the learning rate."""
+    final_share: float = 0.1
+    """Learning rate at the end, as a share of the peak."""
+    adam_beta2: float = 0.99
+    """AdamW's second-moment decay."""
+    weight_decay: float = 0.0
+    """AdamW's."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    full_parameters: bool = False
+    """Train all weights (the reference policy is then a frozen copy) instead of LoRA."""
+    lora_rank: int = 32
+    """Rank of the LoRA matrices on every linear layer."""
+    lora_alpha: float = 32.0
+    """LoRA scale: alpha / rank."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Of the base's weights and of the multiplications; adapters and optimiser are float32."""
+    queries_per_forward: int = 1
+    """Queries computed at once; the rest of a step accumulates. The result does not depend on it."""
+    eval_every: int = 50
+    """Steps between evaluations on held-out queries."""
+    save_every: int = 10
+    """Steps between saves of the training state."""
+    patience: int = 0
+    """Stop after so many evaluations without gain once held-out format success is 99 % (0: never)."""
+
+    def __post_init__(self) -> None:
+        self._at_least_one(
+            "steps", "queries_per_step", "document_tokens", "query_tokens", "lora_rank", "queries_per_forward",
+            "eval_every", "save_every", "held_out_queries",
+        )  # fmt: skip
+        self._shares("final_share")
+        for name in ("learning_rate", "max_grad_norm", "lora_alpha"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
+        self._not_negative("patience", "warmup_steps", "weight_decay")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out: expected a share between 0 and 1, got {self.held_out}")
+
+    def _at_least_one(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+
+    def _shares(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
+
+    def _not_negative(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class WarmupConfig(TrainingConfig):
+    """Stage 1, prompt warmup by GRPO. The paper publishes none of these values; all are ours (see docs/warmup.md)."""
+
     negatives: int = 3
     """Negatives a query, random and hard together."""
     hard_negatives: int = 0
@@ -28,16 +103,6 @@ class WarmupConfig:
     """Last rank that hard negatives are drawn from."""
     relevance_threshold: int | None = None
     """Judgments of at least this are relevant; needed where judgments are graded above 1."""
-    held_out: float = 0.1
-    """Share of the queries, chosen by the hash of their id, kept for evaluation."""
-    held_out_queries: int = 96
-    """How many of the held-out queries are asked at an evaluation."""
-    document_tokens: int = 96
-    """Tokens of a document; the rest is cut."""
-    query_tokens: int = 48
-    """Tokens of a query; the rest is cut."""
-    seed: int = 0
-    """Of prompts, sampling and initial adapters."""
 
     objective: Literal["grpo", "exact", "supervised"] = "grpo"
     """grpo samples; exact takes the gradient of the expected reward over the finite output set; supervised is
@@ -85,64 +150,22 @@ class WarmupConfig:
     entropy_bonus: float = 0.0
     """Weight of the entropy of the first token."""
 
-    learning_rate: float = 1e-3
-    """AdamW's, at its peak."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """After the warmup steps."""
-    warmup_steps: int = 5
-    """Steps of linear rise of the learning rate."""
-    final_share: float = 0.1
-    """Learning rate at the end, as a share of the peak."""
-    adam_beta2: float = 0.99
-    """AdamW's second-moment decay."""
-    weight_decay: float = 0.0
-    """AdamW's."""
-    max_grad_norm: float = 1.0
-    """Gradients are clipped to this norm."""
-    full_parameters: bool = False
-    """Train all weights (the reference policy is then a frozen copy) instead of LoRA."""
-    lora_rank: int = 32
-    """Rank of the LoRA matrices on every linear layer."""
-    lora_alpha: float = 32.0
-    """LoRA scale: alpha / rank."""
-    precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Of the base's weights and of the multiplications; adapters and optimiser are float32."""
-    queries_per_forward: int = 1
-    """Queries computed at once; the rest of a step accumulates. The result does not depend on it."""
-
-    eval_every: int = 50
-    """Steps between evaluations on held-out queries."""
-    save_every: int = 10
-    """Steps between saves of the training state."""
-    patience: int = 0
-    """Stop after so many evaluations without gain once held-out format success is 99 % (0: never)."""
     collapse_steps: int = 20
     """Report collapse when all greedy answers of so many steps in a row were the same."""
     on_collapse: Literal["report", "stop"] = "report"
     """What to do then."""
 
     def __post_init__(self) -> None:
-        at_least_one = (
-            "steps", "queries_per_step", "negatives", "document_tokens", "query_tokens", "max_completion_tokens",
-            "updates_per_rollout", "lora_rank", "queries_per_forward", "eval_every", "save_every", "hard_rank_from",
-            "held_out_queries", "collapse_steps",
-        )  # fmt: skip
-        for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("hard_start", "prior_end", "final_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
-        for name in ("temperature", "learning_rate", "max_grad_norm", "lora_alpha"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
-        for name in ("beta", "margin_cost", "refill_rounds", "patience", "warmup_steps", "hard_negatives"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        super().__post_init__()
+        self._at_least_one(
+            "negatives", "max_completion_tokens", "updates_per_rollout", "hard_rank_from", "collapse_steps"
+        )
+        self._shares("hard_start", "prior_end")
+        self._not_negative("beta", "margin_cost", "refill_rounds", "hard_negatives")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature: expected more than 0, got {self.temperature}")
         if self.group_size < 2:
             raise ValueError(f"group_size: expected at least 2 completions to compare, got {self.group_size}")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out: expected a share between 0 and 1, got {self.held_out}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: expected more than 0 and at most 1, got {self.top_p}")
         if self.hard_negatives > self.negatives:

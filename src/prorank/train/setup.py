@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 
@@ -11,17 +11,32 @@ from prorank.backends.torch import pick_dtype
 from prorank.bases import LoadedBase
 from prorank.prompts import PromptEncoder
 from prorank.train.policy import Policy
-from prorank.train.sampling import QueryPrompts
-from prorank.train.settings import WarmupConfig
+from prorank.train.settings import TrainingConfig
 from prorank.types import EncodedGroup
 
-__all__ = ["build_policy", "training_encoder"]
+__all__ = ["Prompts", "build_policy", "training_encoder"]
+
+
+class Prompts(Protocol):
+    """A query with documents: what both stages draw."""
+
+    @property
+    def query(self) -> str: ...
+    @property
+    def documents(self) -> Sequence[str]: ...
+    @property
+    def instruction(self) -> str | None:
+        """None: the template's own."""
 
 
 def training_encoder(
-    encoder: PromptEncoder, model: Any, config: WarmupConfig
-) -> Callable[[QueryPrompts], EncodedGroup]:
+    encoder: PromptEncoder, model: Any, config: TrainingConfig, *, answer_tokens: int = 2, section: str = "warmup"
+) -> Callable[[Prompts], EncodedGroup]:
     """Encodes a query's prompts with ``query_tokens`` and ``document_tokens`` as limits; suffixes are never cut.
+
+    Args:
+        answer_tokens: room that must be left for an answer.
+        section: whose flags an error names.
 
     Raises:
         ValueError: such a prompt is longer than the model's context.
@@ -29,9 +44,9 @@ def training_encoder(
     template = len(encoder.encode("", [""]).group.prefix_ids) + len(encoder.suffix_ids)
     length = template + config.query_tokens + config.document_tokens
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if positions and length + config.max_completion_tokens > positions:
+    if positions and length + answer_tokens > positions:
         raise ValueError(
-            f"--warmup.document_tokens: a prompt of {template} template, {config.query_tokens} query and "
+            f"--{section}.document_tokens: a prompt of {template} template, {config.query_tokens} query and "
             f"{config.document_tokens} document tokens is longer than the model's context of {positions}"
         )
     limited = PromptEncoder(
@@ -39,8 +54,8 @@ def training_encoder(
     )
     suffix = len(encoder.suffix_ids)
 
-    def encode(prompts: QueryPrompts) -> EncodedGroup:
-        group = limited.encode(prompts.query, prompts.documents).group
+    def encode(prompts: Prompts) -> EncodedGroup:
+        group = limited.encode(prompts.query, prompts.documents, prompts.instruction).group
         own = [
             [*ids[: len(ids) - suffix][: config.document_tokens], *ids[len(ids) - suffix :]] for ids in group.own_ids
         ]
@@ -49,7 +64,7 @@ def training_encoder(
     return encode
 
 
-def build_policy(base: LoadedBase, encoder: PromptEncoder, config: WarmupConfig, device: torch.device) -> Policy:
+def build_policy(base: LoadedBase, encoder: PromptEncoder, config: TrainingConfig, device: torch.device) -> Policy:
     """The base with fresh LoRA adapters on every linear layer (or all its weights trainable).
 
     Adapters, and full parameters, are float32 whatever the precision of the multiplications.
@@ -61,7 +76,7 @@ def build_policy(base: LoadedBase, encoder: PromptEncoder, config: WarmupConfig,
     if config.full_parameters:
         model = model.to(torch.float32).requires_grad_(True).train()
         policy = Policy(model, encoder.label_ids, encoder.end_id, autocast=autocast)
-        if config.beta:
+        if getattr(config, "beta", 0):
             policy.keep_reference()
         return policy
     from peft import LoraConfig, get_peft_model

@@ -1,22 +1,19 @@
-"""One optimiser step: draw queries, add up what each teaches over forwards, processes and refills, then update once.
-
-Gradients are summed by hand over processes, once a step: processes may then do different numbers of forward passes.
-"""
+"""One optimiser step of warmup: draw queries, add up what each teaches over forwards and refills, then update once."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, TypedDict
 
 import torch
 
+from prorank.train.optimise import apply_gradients, learning_rate_at, summed
 from prorank.train.sampling import PromptSampler, QueryPrompts
 from prorank.train.settings import WarmupConfig
 from prorank.train.step import STATISTICS, Learned, Learner, Stored
 from prorank.types import EncodedGroup
 
-__all__ = ["State", "learning_rate_at", "train_step"]
+__all__ = ["State", "train_step"]
 
 
 class State(TypedDict):
@@ -35,16 +32,6 @@ class State(TypedDict):
     """Evaluations in a row without gain."""
     same: int
     """Steps in a row with one single greedy answer."""
-
-
-def learning_rate_at(step: int, config: WarmupConfig) -> float:
-    """Learning rate of a step (from 1): linear rise, then the schedule down to ``final_share`` of the peak."""
-    if step <= config.warmup_steps:
-        return config.learning_rate * step / config.warmup_steps
-    done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-    falling = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[config.schedule]
-    floor = config.final_share if config.schedule != "constant" else 0.0
-    return config.learning_rate * (floor + (1 - floor) * falling)
 
 
 def prior_strength_at(step: int, config: WarmupConfig) -> float:
@@ -85,13 +72,15 @@ def train_step(
             loss_sum, normaliser = _backward(learned, loss_sum, normaliser)
             round_sums += learned.statistics
             kept += [learned.stored] if learned.stored is not None else []
-        round_sums = _summed(accelerator, round_sums)
+        round_sums = summed(accelerator, round_sums)
         sums += round_sums
         informative += int(round_sums[STATISTICS.index("informative")])
         if informative >= wanted:
             break
     rate = learning_rate_at(step, config)
-    norm, loss = _apply(accelerator, learner, optimiser, rate, normaliser, loss_sum)
+    norm, loss = apply_gradients(
+        accelerator, learner.policy, optimiser, rate, normaliser, loss_sum, config.max_grad_norm
+    )
     for _ in range(config.updates_per_rollout - 1):
         _again(accelerator, learner, optimiser, rate, kept)
     values = dict(zip(STATISTICS, sums.tolist(), strict=True))
@@ -136,40 +125,5 @@ def _again(accelerator: Any, learner: Learner, optimiser: Any, rate: float, kept
     loss_sum, normaliser = 0.0, 0.0
     for stored in kept:
         loss_sum, normaliser = _backward(learner.again(stored), loss_sum, normaliser)
-    _apply(accelerator, learner, optimiser, rate, normaliser, loss_sum)
-
-
-def _apply(
-    accelerator: Any, learner: Learner, optimiser: Any, rate: float, normaliser: float, loss_sum: float
-) -> tuple[float, float]:
-    """Average the gradients over the step's whole normaliser, clip, update; gradient norm before clipping and loss."""
-    parameters = [p for _, p in learner.policy.parameters()]
-    both = _summed(accelerator, torch.tensor([normaliser, loss_sum], dtype=torch.float64)).tolist()
-    normaliser, loss_sum = both
-    if normaliser == 0:  # nothing to learn anywhere: weights and moments stay as they are
-        optimiser.zero_grad(set_to_none=True)
-        return 0.0, 0.0
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    if accelerator.num_processes > 1:
-        flat = torch.cat([p.grad.reshape(-1) for p in parameters])  # type: ignore[union-attr]
-        flat = accelerator.reduce(flat, reduction="sum")
-        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = part.view_as(parameter)
-    for parameter in parameters:
-        parameter.grad.div_(normaliser)  # type: ignore[union-attr]
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, learner.config.max_grad_norm))
-    if not math.isfinite(norm):
-        raise ValueError("the gradient is not finite: lower --warmup.learning_rate, or use --warmup.precision float32")
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    return norm, loss_sum / normaliser
-
-
-def _summed(accelerator: Any, values: torch.Tensor) -> torch.Tensor:
-    if accelerator.num_processes == 1:
-        return values
-    return accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()  # type: ignore[no-any-return]
+    limit = learner.config.max_grad_norm
+    apply_gradients(accelerator, learner.policy, optimiser, rate, normaliser, loss_sum, limit)

@@ -18,23 +18,18 @@ It knows no evaluation: what to measure on the way comes in as ``on_eval``. Run 
 from __future__ import annotations
 
 import contextlib
-import json
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
+from typing import NamedTuple
 
 from prorank.artifact import Manifest, save_checkpoint
 from prorank.bases import LoadedBase
 from prorank.config import config_dict
-from prorank.files import write_atomic
 from prorank.prompts import PromptEncoder
-from prorank.train.checkpoint import check_output_folder, load_state, read_progress, save_state
+from prorank.train.checkpoint import check_output_folder, check_same_run, load_state, read_progress, save_state
 from prorank.train.heldout import HeldOutAnswers, ask, read_answers, summary, write_answers
+from prorank.train.optimise import build_optimiser
 from prorank.train.policy import Policy, check_packing
 from prorank.train.rewards import resolve_rewards
 from prorank.train.runlog import RunLog
@@ -42,6 +37,7 @@ from prorank.train.sampling import PromptSampler
 from prorank.train.settings import WarmupConfig
 from prorank.train.setup import build_policy, training_encoder
 from prorank.train.step import Learner
+from prorank.train.stopping import StopSignal
 from prorank.train.update import State, train_step
 
 __all__ = ["WarmupResult", "warmup"]
@@ -88,7 +84,7 @@ def warmup(
     from accelerate import Accelerator
 
     rewards = resolve_rewards(config.reward_weights())
-    encode = training_encoder(encoder, base.model, config)
+    encode = training_encoder(encoder, base.model, config, answer_tokens=config.max_completion_tokens)
     held_out = sampler.held_out(config.held_out_queries)
     accelerator = Accelerator(cpu=device == "cpu")
     main = accelerator.is_main_process
@@ -96,12 +92,9 @@ def warmup(
     parameters = policy.parameters()
     if main:
         check_output_folder(out, bytes_needed=40 * sum(p.numel() for _, p in parameters) + (64 << 20))
-        _check_config(out, config, base.sha256)
+        check_same_run(out, "warmup", config_dict(config), base.sha256)
     accelerator.wait_for_everyone()
-    optimiser = torch.optim.AdamW(
-        [p for _, p in parameters], lr=config.learning_rate, betas=(0.9, config.adam_beta2),
-        weight_decay=config.weight_decay,
-    )  # fmt: skip
+    optimiser = build_optimiser(policy, config)
     check_packing(policy, encode(held_out[0]))
     learner = Learner(policy, config, rewards, lambda ids: encoder.tokenizer.decode(ids, skip_special_tokens=True))
     manifest = Manifest(
@@ -141,7 +134,7 @@ def warmup(
         accelerator.wait_for_everyone()
 
     stopped = "finished"
-    with _StopSignal() as stop, contextlib.closing(log):
+    with StopSignal() as stop, contextlib.closing(log):
         policy.model.train()
         if state["step"] == 0:
             found, _ = evaluate(0)
@@ -204,43 +197,3 @@ def _line(values: Mapping[str, float]) -> str:
         ("entropy", "entropy"), ("zero-var", "zero_variance"), ("prompts/s", "prompts_per_second"),
     )  # fmt: skip
     return " ".join(f"{name} {values[key]:.2f}" for name, key in shown if key in values)
-
-
-def _check_config(out: Path, config: WarmupConfig, base_sha256: str) -> None:
-    """A run is resumed by the same configuration only; the resolved one is kept beside it."""
-    path = out / "config.json"
-    wanted = {"base_sha256": base_sha256, "warmup": config_dict(config)}
-    if read_progress(out / "state") is not None and path.is_file():
-        found = json.loads(path.read_text("utf-8"))
-        for name, value in wanted["warmup"].items():
-            if found.get("warmup", {}).get(name) != value:
-                raise ValueError(
-                    f"--warmup.{name}: {out} holds a run with {found.get('warmup', {}).get(name)!r}, not {value!r}; "
-                    "give the same settings to go on, or another --out"
-                )
-        if found.get("base_sha256") != base_sha256:
-            raise ValueError(f"--model: {out} holds a run on another base; give another --out")
-        return
-    write_atomic(path, json.dumps(wanted, indent=2) + "\n")
-
-
-class _StopSignal:
-    """The first Ctrl-C or SIGTERM asks the loop to stop after its step; the second one stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignal:
-        if threading.current_thread() is threading.main_thread():
-            self._old = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _ask(self, *_: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
