@@ -14,7 +14,7 @@ from prorank.evaluate.pictures import reliability, score_histograms
 from prorank.evaluate.report import markdown_table
 from prorank.files import write_atomic
 
-__all__ = ["definitions", "write_analysis"]
+__all__ = ["analysis_sections", "definitions", "write_analysis"]
 
 _EXPRESSIVENESS: dict[str, Callable[..., Any]] = {
     "distinct_share": expressiveness.distinct_share,
@@ -49,7 +49,7 @@ def write_analysis(title: str, analyses: Sequence[Analysis], record: Mapping[str
     """
     out.mkdir(parents=True, exist_ok=True)
     summary = [_sentence(analysis) for analysis in analyses]
-    sections = _sections(analyses)
+    sections = analysis_sections(analyses)
     environment = record["environment"]
     dirty = " with uncommitted changes" if record["dirty"] else ""
     footer = (
@@ -74,7 +74,8 @@ def _sentence(analysis: Analysis) -> str:
     )
 
 
-def _sections(analyses: Sequence[Analysis]) -> list[Section]:
+def analysis_sections(analyses: Sequence[Analysis]) -> list[Section]:
+    """The page's sections for models side by side; all were asked the same sample."""
     words = definitions()
     names = [analysis.name for analysis in analyses]
     prompts = len(analyses[0].prompts)
