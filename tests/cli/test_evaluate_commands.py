@@ -110,6 +110,38 @@ def test_analyze(folder, tiny_llama_dir, tmp_path, capsys):
     assert (tmp_path / "all.jsonl").read_text().count("\n") == 2
 
 
+def test_labels_a_record_file_and_the_default_folder(folder, tiny_llama_dir, tmp_path, capsys, monkeypatch):
+    from prorank.cli import evaluate
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluate, "_PAUSE", 0.0)
+    words = ["evaluate", "--data", str(folder), "--model", f"one={tiny_llama_dir}", "--model", str(tiny_llama_dir)]
+    assert main([*words, "--dtype", "float32", "--threads", "1", "--record", "all.jsonl", "--top-k", "3"]) == 0
+    found = capsys.readouterr()
+    assert "results/toy-test/report.html" in found.out
+    assert "one: 4 of 4 queries" in found.err  # no terminal: lines of progress
+    (record,) = map(json.loads, (tmp_path / "all.jsonl").read_text().splitlines())
+    assert [system["name"] for system in record["systems"]] == ["bm25", "one", "llama"]
+    assert record == json.loads((tmp_path / "results/toy-test/record.jsonl").read_text())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("warm=runs/best", ("warm", "runs/best")),
+        ("runs/a=b", (None, "runs/a=b")),
+        ("here=there", (None, "here=there")),
+        (None, (None, None)),
+    ],
+)
+def test_labels_are_told_from_paths(tmp_path, monkeypatch, value, expected):
+    from prorank.cli.evaluate import named_model
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here=there").mkdir()
+    assert named_model(value) == expected
+
+
 def test_data_stats(folder, capsys):
     assert main(["data", "stats", str(folder), "--format", "jsonl"]) == 0
     (row,) = map(json.loads, capsys.readouterr().out.splitlines())

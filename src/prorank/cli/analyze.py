@@ -4,7 +4,7 @@ Several models are asked the very same prompts and stand side by side: a base, i
 The folder given by --out gets analysis.md, analysis.html and record.jsonl (a line a model).
 
   prorank analyze --data nfcorpus --split test --model smollm2-135m --out report/
-  prorank analyze --data stdlib --split test --model smollm2-135m --model runs/warmup --model runs/refined --out report/
+  prorank analyze --data stdlib --split test --model smollm2-135m --model warm=runs/warmup/best --out report/
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
-from prorank.cli.evaluate import add_data_arguments, load_candidates
+from prorank.cli.evaluate import add_data_arguments, load_candidates, named_model
 
 __all__ = ["add_arguments", "run"]
 
@@ -27,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         action="append",
-        metavar="NAME",
-        help="a reranker or base, may be given several times (default: the built-in reranker)",
+        metavar="[LABEL=]NAME",
+        help="a reranker or base, under its own name or LABEL; may be given several times "
+        "(default: the built-in reranker)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="where the report goes")
     parser.add_argument("--record", metavar="FILE", help="append the record lines to this file too")
@@ -74,8 +75,9 @@ def run(args: argparse.Namespace) -> int:
     total = len(sample.pairs) + sum(map(len, sample.lists.values()))
     analyses, record = [], {}
     for model in args.model or [None]:
-        reranker = load_reranker(args, model)
-        name = _unique(reranker.name, [analysis.name for analysis in analyses])
+        label, source = named_model(model)
+        reranker = load_reranker(args, source)
+        name = _unique(label or reranker.name, [analysis.name for analysis in analyses])
         with _progress(name, total) as on_done:
             found = analyze(
                 reranker,

@@ -3,7 +3,7 @@
 The folder given by --out gets TREC run files, per-query.tsv, record.jsonl, report.md and report.html. The same command
 again continues an interrupted run.
 
-  prorank evaluate --data nfcorpus --split test --model DIR --model smollm2-135m --out results/nfcorpus
+  prorank evaluate --data nfcorpus --split test --model warm=runs/warmup/best --model smollm2-135m --out results/nf
   prorank evaluate --data my-folder --run first-stage.trec --model DIR --baseline bi-encoder --out results/mine
   prorank evaluate --data stdlib --split test --baseline openai-listwise:MODEL@http://localhost:8080/v1 --out results/x
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
     from prorank.evaluate.evaluation import Evaluation, Peer
     from prorank.evaluate.systems import System
 
-__all__ = ["add_arguments", "add_data_arguments", "progress", "run"]
+__all__ = ["add_arguments", "add_data_arguments", "load_candidates", "named_model", "progress", "run"]
+
+_PAUSE = 60.0
+"""Seconds between two lines of progress where stderr is no terminal."""
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         action="append",
-        metavar="NAME",
-        help="a reranker or base, as everywhere; may be given several times (default: the built-in reranker)",
+        metavar="[LABEL=]NAME",
+        help="a reranker or base, as everywhere, under its own name or LABEL in the table; may be given several times "
+        "(default: the built-in reranker)",
     )
     parser.add_argument(
         "--baseline",
@@ -64,7 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "openai-pointwise|openai-listwise:MODEL[@URL]; keys come from COHERE_API_KEY, JINA_API_KEY, VOYAGE_API_KEY, "
         "OPENAI_API_KEY, or with @URL from PRORANK_PEER_KEY",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the results go")
+    parser.add_argument("--out", metavar="DIR", help="where the results go (default: results/COLLECTION-SPLIT)")
+    parser.add_argument("--record", metavar="FILE", help="append the record line to this file too")
     parser.add_argument(
         "--measures",
         nargs="+",
@@ -85,25 +92,29 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table; what is wrong with the input is said before a model is loaded."""
     from prorank.evaluate.evaluation import Options, Peer, evaluate
     from prorank.evaluate.metrics import DEFAULT_MEASURES, parse_measures
+    from prorank.evaluate.record import append_line
 
     measures = args.measures or list(DEFAULT_MEASURES)
     parse_measures(measures, args.min_relevance)
     collection, candidates, name = load_candidates(args)
     peers = [Peer(_loader(args, model)) for model in args.model or ([] if args.baseline else [None])]
     peers += [_baseline(spec, collection, args.top_k) for spec in args.baseline]
+    out = Path(args.out or Path("results") / "-".join(filter(None, (collection.name, collection.split))))
     with progress() as on_system:
         result = evaluate(
             collection,
             candidates,
             peers,
-            Path(args.out),
+            out,
             first_stage=name,
             top_k=args.top_k,
             options=Options(measures=measures, min_relevance=args.min_relevance, against=args.against),
             restart=args.restart,
             on_system=on_system,
         )
-    _print(result, Path(args.out))
+    if args.record:
+        append_line(args.record, result.record)
+    _print(result, out)
     return 0
 
 
@@ -130,11 +141,18 @@ def load_candidates(args: argparse.Namespace) -> tuple[Any, Any, str]:
     return collection, candidates, name.removeprefix("given:")
 
 
+def named_model(value: str | None) -> tuple[str | None, str | None]:
+    """(label, model) of ``LABEL=MODEL``; the label is None where none is given, or where such a path exists."""
+    found = re.fullmatch(r"([A-Za-z0-9._+-]+)=(.+)", value or "")
+    return (found[1], found[2]) if found and not Path(found[0]).exists() else (None, value)
+
+
 def _loader(args: argparse.Namespace, model: str | None) -> Callable[[], System]:
     def load() -> System:
         from prorank.evaluate.systems import RerankerSystem
 
-        return RerankerSystem(load_reranker(args, model), instruction=args.instruction)
+        label, name = named_model(model)
+        return RerankerSystem(load_reranker(args, name), name=label, instruction=args.instruction)
 
     return load
 
@@ -152,10 +170,10 @@ def _baseline(spec: str, collection: Any, top_k: int) -> Peer:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str, int], Callable[[int, int], None]] | None]:
-    """A bar a system on stderr with rate and time left; nothing where stderr is no terminal."""
+def progress() -> Iterator[Callable[[str, int], Callable[[int, int], None]]]:
+    """A bar a system on stderr with rate and time left; where stderr is no terminal, such a line a minute."""
     if not sys.stderr.isatty():
-        yield None
+        yield _lines
         return
     from rich.console import Console
     from rich.progress import (
@@ -190,6 +208,21 @@ def progress() -> Iterator[Callable[[str, int], Callable[[int, int], None]] | No
             return on_query
 
         yield on_system
+
+
+def _lines(name: str, queries: int) -> Callable[[int, int], None]:
+    started = said = time.monotonic()
+
+    def on_query(done: int, resumed: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if done > resumed and now - said >= _PAUSE:
+            said, rate = now, (done - resumed) / (now - started)
+            left = (queries - done) / rate / 60
+            words = f"{name}: {done} of {queries} queries, {rate:.2f} queries/s, {left:.0f} min left"
+            print(words, file=sys.stderr, flush=True)
+
+    return on_query
 
 
 def _print(result: Evaluation, out: Path) -> None:

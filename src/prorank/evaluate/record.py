@@ -14,7 +14,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["append_record", "environment", "make_record", "peak_memory_mib", "read_records", "reset_peak_memory"]
+__all__ = [
+    "append_line",
+    "append_record",
+    "environment",
+    "make_record",
+    "peak_memory_mib",
+    "read_records",
+    "reset_peak_memory",
+]
 
 _LIBRARIES = [
     "prorank",
@@ -41,6 +49,12 @@ def append_record(path: str | Path, kind: str, payload: Mapping[str, Any]) -> di
         ValueError: the payload is no JSON data, or uses a field of the record's own.
     """
     record = make_record(kind, payload)
+    append_line(path, record)
+    return record
+
+
+def append_line(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Append a record that :func:`make_record` or :func:`append_record` returned to a further file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
@@ -48,7 +62,6 @@ def append_record(path: str | Path, kind: str, payload: Mapping[str, Any]) -> di
         file.write(line.encode())
         file.flush()
         os.fsync(file.fileno())
-    return record
 
 
 def make_record(kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
