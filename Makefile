@@ -4,12 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs clean chromium
 
 demo: .venv/.installed-demo
 	$(BIN)/prorank rank --query "how do vaccines create immunity" --documents examples/passages.jsonl --format table
 
-test: .venv/.installed-dev
+test: .venv/.installed-dev chromium
 	$(BIN)/python -m pytest
 
 lint: .venv/.installed-dev
@@ -30,8 +30,15 @@ docs: .venv/.installed-dev
 	touch $@
 
 .venv/.installed-dev: .venv/.installed-demo
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[all]" --group dev
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[all]" --group dev --group clients --group browser
 	touch $@
+
+# The page's tests skip without a browser: one is installed where that takes no password (a container), or not at all.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || [ "$$(id -u)" != 0 ] \
+	|| ! command -v apt-get >/dev/null || { echo "installing chromium" && export DEBIAN_FRONTEND=noninteractive \
+	&& timeout 300 sh -c "apt-get update && apt-get install --yes --no-install-recommends chromium" >/dev/null 2>&1; } \
+	|| echo "no chromium: the page's tests will be skipped"
 
 clean:
 	rm -rf .venv

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "http"))
 
 pytest.importorskip("fastapi", reason="fastapi is part of the extra 'serve'")
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is part of the group 'browser'")

@@ -58,7 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse unknown model names (default: only where several models are served)",
     )
     parser.add_argument("--telemetry", action="store_true", help="OpenTelemetry spans (extra otel)")
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="least severe records written to stderr; debug adds /health, /ready, /metrics (default: %(default)s)",
+    )
     parser.add_argument("--ssl-certfile", metavar="FILE", help="serve HTTPS with this certificate")
     parser.add_argument("--ssl-keyfile", metavar="FILE", help="the certificate's key")
     limits = parser.add_argument_group("limits")
