@@ -73,7 +73,7 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], tol
     """Largest difference of a step, and no drift: the mean difference is smaller still."""
     assert [line["step"] for line in found] == [line["step"] for line in expected] == list(range(1, STEPS + 1))
     for name in ("loss", "gradient_norm", "reward_format", "reward_relevance", "margin", "accuracy", "kl"):
-        difference = np.array([a[name] - b[name] for a, b in zip(found, expected, strict=True)])
+        difference = np.array([a.get(name, 0.0) - b.get(name, 0.0) for a, b in zip(found, expected, strict=True)])
         assert np.abs(difference).max() <= tolerance, (name, difference)
         assert abs(difference.mean()) <= tolerance / 2, (name, difference)
     assert any(line["loss"] != 0 for line in expected)

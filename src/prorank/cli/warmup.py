@@ -10,17 +10,26 @@ saves, and the same command goes on from there. Settings come from --config and 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config
 from prorank.train.settings import WarmupConfig
 
+if TYPE_CHECKING:
+    from prorank.train.sampling import PromptSampler
+    from prorank.train.warmup import WarmupResult
+    from prorank.types import Run
+
 __all__ = ["add_arguments", "run"]
 
-_RUN_KEYS = ("model", "data", "split", "out", "first_stage", "template", "max_length", "device", "threads", "records")
+_RUN_KEYS = (
+    "model", "data", "split", "out", "first_stage", "template", "max_length", "device", "threads", "records",
+    "analysis_pairs",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="PATH", help="collection with judgments: BEIR or TREC folder, JSON lines, irds:ID"
     )
-    parser.add_argument("--split", metavar="NAME", help="which judgments (default: the only ones)")
+    parser.add_argument("--split", metavar="NAME", help="which judgments (default: train, or the only ones)")
     parser.add_argument("--out", metavar="DIR", help="folder of the run")
     parser.add_argument(
         "--first-stage", metavar="SPEC", help="where hard negatives come from: bm25, dense, a run file (default: bm25)"
@@ -48,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--records", metavar="FILE", help="also append the record line here (default: DIR/records.jsonl)"
     )
+    parser.add_argument(
+        "--analysis-pairs", type=int, metavar="N",
+        help="held-out prompts of the analysis before and after; 0 leaves it out (default: 60)",
+    )  # fmt: skip
     add_config_arguments(parser, WarmupConfig, "warmup")
 
 
@@ -59,13 +72,18 @@ def run(args: argparse.Namespace) -> int:
     for name in ("data", "out"):
         if not options.get(name):
             raise ValueError(f"--{name} is missing: give it here or in --config")
+    pairs = 60 if options["analysis_pairs"] is None else int(options["analysis_pairs"])
+    if pairs < 0 or pairs == 1:
+        raise ValueError(f"--analysis-pairs: expected 0 or at least 2, got {pairs}")
 
-    from prorank.data.collection import load_collection
+    from prorank.data.collection import load_collection, splits_of
     from prorank.train.sampling import PromptSampler
 
-    collection = load_collection(options["data"], options.get("split"))
+    split = options.get("split") or ("train" if "train" in splits_of(options["data"]) else None)
+    collection = load_collection(options["data"], split)
     PromptSampler(collection, _easy(config))  # bad judgments are found before the first stage is computed
-    sampler = PromptSampler(collection, config, _candidates(options, collection, config))
+    candidates = _candidates(options, collection, config)
+    sampler = PromptSampler(collection, config, candidates)
 
     import torch
 
@@ -82,7 +100,10 @@ def run(args: argparse.Namespace) -> int:
     encoder = PromptEncoder(base.tokenizer, template, max_length=int(options.get("max_length") or 512))
     out = Path(options["out"])
     result = warmup(base, encoder, sampler, config, out, base_name=name, device=options.get("device"))
-    _finish(result, out, config, options, collection, base.sha256)
+    sha256 = base.sha256
+    del base  # room for the two models of the analysis
+    if int(os.environ.get("RANK", "0")) == 0:
+        _finish(result, out, config, {**options, "analysis_pairs": pairs}, sampler, candidates, sha256)
     return 0
 
 
@@ -114,25 +135,26 @@ def _candidates(options: dict[str, Any], collection: Any, config: WarmupConfig) 
         return None
 
 
-def _finish(result: Any, out: Path, config: WarmupConfig, options: dict[str, Any], collection: Any, base: str) -> None:
-    """The record line, the report and a summary for people."""
-    import os
-
+def _finish(
+    result: WarmupResult, out: Path, config: WarmupConfig, options: dict[str, Any], sampler: PromptSampler,
+    candidates: Run | None, base_sha256: str,
+) -> None:  # fmt: skip
+    """The record line, the analysis, the report and a summary for people."""
+    from prorank.cli._warmup_analysis import before_and_after
     from prorank.cli._warmup_report import write_report
     from prorank.evaluate.record import append_record
     from prorank.files import sha256_file
     from prorank.train.heldout import intervals, summary
     from prorank.train.runlog import read_log
 
-    if int(os.environ.get("RANK", "0")) != 0:
-        return
+    collection, name = sampler.collection, options.get("model") or "smollm2-135m"
     before, after = summary(result.before), summary(result.after)
     bounds = intervals(result.after)
     payload = {
         "dataset": collection.name,
         "split": collection.split,
-        "model": options.get("model") or "smollm2-135m",
-        "base_sha256": base,
+        "model": name,
+        "base_sha256": base_sha256,
         "config": config_dict(config),
         "steps": result.steps,
         "prompts": result.prompts,
@@ -145,11 +167,19 @@ def _finish(result: Any, out: Path, config: WarmupConfig, options: dict[str, Any
         "interval95": {k: [round(x, 4) for x in v] for k, v in bounds.items()},
         "adapter_sha256": {p.name: sha256_file(p) for p in sorted(result.last.glob("*.safetensors"))},
     }
-    append_record(out / "records.jsonl", "warmup", payload)
+    record = append_record(out / "records.jsonl", "warmup", payload)
     if options.get("records"):
         append_record(options["records"], "warmup", payload)
-    write_report(out / "report.html", read_log(out / "log.jsonl"), payload)
-    for name, value in after.items():
-        low, high = bounds[name]
-        print(f"{name:26} {before.get(name, float('nan')):8.3f} -> {value:.3f}  [{low:.3f}, {high:.3f}]")
+    log = read_log(out / "log.jsonl")
+    write_report(out / "report.html", log, record)
+    for key, value in after.items():
+        low, high = bounds[key]
+        print(f"{key:26} {before.get(key, float('nan')):8.3f} -> {value:.3f}  [{low:.3f}, {high:.3f}]")
+    pairs = options["analysis_pairs"]
+    if pairs and candidates is not None:
+        analyses = before_and_after(
+            name, result.last, collection, sampler.held_out_ids, candidates, config,
+            pairs=pairs, out=out / "analysis", options=options,
+        )  # fmt: skip
+        write_report(out / "report.html", log, record, analyses)
     print(f"{result.stopped} after {result.steps} steps; checkpoint: {result.last}; report: {out / 'report.html'}")

@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from prorank.files import write_atomic
-from prorank.train.policy import Policy
+from prorank.train.policy import Policy, pack
 from prorank.train.sampling import QueryPrompts
 from prorank.train.step import greedy_answers
 from prorank.types import EncodedGroup
 
-__all__ = ["HeldOutAnswers", "ask", "auc", "balanced_accuracy", "intervals", "read_answers", "summary", "write_answers"]
+__all__ = [
+    "HeldOutAnswers", "ask", "auc", "balanced_accuracy", "divergence", "intervals", "read_answers", "summary",
+    "write_answers",
+]  # fmt: skip
 
 
 class HeldOutAnswers(NamedTuple):
@@ -45,6 +50,21 @@ def ask(
         margin += margins
         answer += [-1 if a is None else a for a in answers]
     return HeldOutAnswers(np.array(query), np.array(kind), np.array(margin, dtype=np.float32), np.array(answer))
+
+
+@torch.no_grad()
+def divergence(
+    policy: Policy, prompts: Sequence[QueryPrompts], encode: Callable[[QueryPrompts], EncodedGroup]
+) -> float:
+    """Mean over prompts of the exact KL(policy || reference) at the first token, over the whole vocabulary, in nats."""
+    found: list[float] = []
+    for item in prompts:
+        packed = pack([encode(item)])
+        now = F.log_softmax(policy.logits(packed)[0], -1)
+        with policy.reference() as reference:
+            before = F.log_softmax(reference.logits(packed)[0], -1)
+        found += (now.exp() * (now - before)).sum(-1).tolist()
+    return float(np.mean(found))
 
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:

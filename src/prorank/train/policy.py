@@ -130,6 +130,11 @@ class Policy:
         """Logits ``(B, m, V)`` after further tokens ``(B, m)`` on a cache; ``visible`` is ``(B, m, cached + m)``."""
         return self._head(self._hidden(ids, positions, visible, cache))
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether :meth:`reference` can be had: always with LoRA, else where a frozen copy is kept."""
+        return self._reference is not None or hasattr(self.model, "disable_adapter")
+
     @contextlib.contextmanager
     def reference(self) -> Iterator[Policy]:
         """The reference policy, without gradients: the adapter off, or the frozen copy."""

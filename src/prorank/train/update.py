@@ -108,6 +108,8 @@ def _means(values: dict[str, float], config: WarmupConfig) -> dict[str, float]:
         for name, value in values.items()
         if name not in (*counts, "tokens")
     }
+    if not config.beta:
+        del means["kl"]  # the reference is not computed: see the evaluations
     means["reward"] = (
         config.format_weight * means["reward_format"] + config.relevance_weight * means["reward_relevance"]
     )

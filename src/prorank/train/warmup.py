@@ -28,7 +28,7 @@ from prorank.bases import LoadedBase
 from prorank.config import config_dict
 from prorank.prompts import PromptEncoder
 from prorank.train.checkpoint import check_output_folder, check_same_run, load_state, read_progress, save_state
-from prorank.train.heldout import HeldOutAnswers, ask, read_answers, summary, write_answers
+from prorank.train.heldout import HeldOutAnswers, ask, divergence, read_answers, summary, write_answers
 from prorank.train.optimise import build_optimiser
 from prorank.train.policy import Policy, check_packing
 from prorank.train.rewards import resolve_rewards
@@ -41,6 +41,9 @@ from prorank.train.stopping import StopSignal
 from prorank.train.update import State, train_step
 
 __all__ = ["WarmupResult", "warmup"]
+
+
+_KL_QUERIES = 16  # held-out queries that the KL to the base is measured on
 
 
 class WarmupResult(NamedTuple):
@@ -117,11 +120,14 @@ def warmup(
         state = {name: saved[name] for name in state}
     log = RunLog(out if main else None, config.steps, resume_at=state["step"], progress=progress)
     after: HeldOutAnswers | None = None
+    known: dict[str, float] = {}  # measured at evaluations, shown on the progress line
 
     def evaluate(step: int) -> tuple[HeldOutAnswers, dict[str, float]]:
         policy.model.eval()
         found = ask(policy, held_out, encode)
         values = {**summary(found), **(on_eval(policy, step) if on_eval is not None else {})}
+        if policy.has_reference:
+            values["kl"] = known["kl"] = divergence(policy, held_out[:_KL_QUERIES], encode)
         policy.model.train()
         log.write(step, values, group="held_out")
         log.say(f"step {step}: held out: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
@@ -147,7 +153,7 @@ def warmup(
             state["seconds"] += time.monotonic() - started
             values["prompts_per_second"] = state["prompts"] / max(state["seconds"], 1e-9)
             log.write(step, values)
-            log.show(step, _line(values))
+            log.show(step, _line({**values, **known}))
             if _collapsed(state, values, config):
                 log.say(
                     f"step {step}: collapse: all greedy answers of {config.collapse_steps} steps were the same; try a "
