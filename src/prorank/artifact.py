@@ -20,7 +20,15 @@ from prorank.bases import BaseError, LoadedBase, load_base
 from prorank.files import atomic_folder, sha256_file
 from prorank.prompts import PromptTemplate, TemplateError
 
-__all__ = ["MANIFEST", "Manifest", "built_in_rerankers", "load_checkpoint", "read_manifest", "save_checkpoint"]
+__all__ = [
+    "MANIFEST",
+    "Manifest",
+    "built_in_rerankers",
+    "load_checkpoint",
+    "read_adapter",
+    "read_manifest",
+    "save_checkpoint",
+]
 
 MANIFEST = "prorank.json"
 SCHEMA_VERSION = 1
@@ -101,6 +109,30 @@ def built_in_rerankers() -> dict[str, Path]:
     """Rerankers that come with the package: name -> folder."""
     root = Path(__file__).parent / "models"
     return {folder.parent.name: folder.parent for folder in sorted(root.glob(f"*/{MANIFEST}"))}
+
+
+def read_adapter(name: str) -> tuple[str, Path | None, Manifest | None]:
+    """A checkpoint in parts, to be trained further: what base it stands on, its adapter folder, its manifest.
+
+    Args:
+        name: as in :func:`load_checkpoint`.
+
+    Returns:
+        The name of the base for ``load_base``; the folder of the adapter, or None where the weights are whole; the
+        manifest, or None for a plain base.
+
+    Raises:
+        BaseError: the folder is damaged, or stores its adapter as a pickle.
+    """
+    folder = built_in_rerankers().get(name, Path(name).expanduser())
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    if manifest is not None:
+        _verify_files(folder, manifest)
+    if not (folder / "adapter_config.json").is_file():
+        return (str(folder) if folder.is_dir() else name), None, manifest
+    if not list(folder.glob("*.safetensors")):
+        raise BaseError(f"adapter {folder}: no safetensors file (a pickled .bin is not read)")
+    return _base_of(folder, manifest), folder, manifest
 
 
 def load_checkpoint(

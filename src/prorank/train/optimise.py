@@ -17,9 +17,12 @@ __all__ = ["apply_gradients", "build_optimiser", "learning_rate_at", "summed"]
 
 
 def build_optimiser(policy: Policy, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over the trained parameters."""
+    """AdamW over the trained parameters, in their order; with LoRA+ the B matrices have a rate of their own."""
+    ratio = getattr(config, "lora_plus_ratio", 1.0)
+    groups = [{"params": [p], "rate_ratio": ratio if ".lora_B." in name else 1.0} for name, p in policy.parameters()]
+    plain = [{"params": [p for _, p in policy.parameters()], "rate_ratio": 1.0}]
     return torch.optim.AdamW(
-        [p for _, p in policy.parameters()],
+        groups if ratio != 1.0 else plain,
         lr=config.learning_rate,
         betas=(0.9, config.adam_beta2),
         weight_decay=config.weight_decay,
@@ -77,7 +80,7 @@ def apply_gradients(
     if not math.isfinite(norm):
         raise ValueError("the gradient is not finite: give a lower learning_rate, or precision float32")
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate_ratio", 1.0)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return norm, loss_sum / normaliser

@@ -153,7 +153,7 @@ class Policy:
 
     def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, cache: Any) -> torch.Tensor:
         inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        with self._precision():
+        with self.precision():
             output = inner.base_model(
                 input_ids=ids.to(self.device),
                 position_ids=positions.to(self.device),
@@ -185,7 +185,7 @@ def check_packing(policy: Policy, group: EncodedGroup) -> None:
     with torch.no_grad():
         ours, _ = policy.logits(pack([group]))
         own = [*group.prefix_ids, *group.own_ids[-1]]
-        with policy._precision():
+        with policy.precision():
             plain = policy.model(input_ids=torch.as_tensor([own], device=policy.device), use_cache=False).logits[0, -1]
     labels = list(policy.label_ids)
     difference = (ours[-1, labels] - plain[labels].float()).abs().max().item()

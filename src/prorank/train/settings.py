@@ -15,7 +15,7 @@ class TrainingConfig:
     steps: int = 150
     """Optimiser steps."""
     queries_per_step: int = 4
-    """Queries of one step; each comes with one positive and its negatives, which share the query's prefix."""
+    """Queries of one step, each with its documents, which share the query's prefix."""
     held_out: float = 0.1
     """Share of the queries, chosen by the hash of their id, kept for evaluation."""
     held_out_queries: int = 96
@@ -49,18 +49,16 @@ class TrainingConfig:
     """LoRA scale: alpha / rank."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the base's weights and of the multiplications; adapters and optimiser are float32."""
-    queries_per_forward: int = 1
-    """Queries computed at once; the rest of a step accumulates. The result does not depend on it."""
     eval_every: int = 50
     """Steps between evaluations on held-out queries."""
     save_every: int = 10
     """Steps between saves of the training state."""
     patience: int = 0
-    """Stop after so many evaluations without gain once held-out format success is 99 % (0: never)."""
+    """Stop after so many evaluations without gain (0: never); warmup only once format success is 99 %."""
 
     def __post_init__(self) -> None:
         self._at_least_one(
-            "steps", "queries_per_step", "document_tokens", "query_tokens", "lora_rank", "queries_per_forward",
+            "steps", "queries_per_step", "document_tokens", "query_tokens", "lora_rank",
             "eval_every", "save_every", "held_out_queries",
         )  # fmt: skip
         self._shares("final_share")
@@ -150,6 +148,8 @@ class WarmupConfig(TrainingConfig):
     entropy_bonus: float = 0.0
     """Weight of the entropy of the first token."""
 
+    queries_per_forward: int = 1
+    """Queries computed at once; the rest of a step accumulates. The result does not depend on it."""
     collapse_steps: int = 20
     """Report collapse when all greedy answers of so many steps in a row were the same."""
     on_collapse: Literal["report", "stop"] = "report"
@@ -158,7 +158,12 @@ class WarmupConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_one(
-            "negatives", "max_completion_tokens", "updates_per_rollout", "hard_rank_from", "collapse_steps"
+            "negatives",
+            "max_completion_tokens",
+            "updates_per_rollout",
+            "hard_rank_from",
+            "collapse_steps",
+            "queries_per_forward",
         )
         self._shares("hard_start", "prior_end")
         self._not_negative("beta", "margin_cost", "refill_rounds", "hard_negatives")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -30,18 +32,26 @@ class Prompts(Protocol):
 
 
 def training_encoder(
-    encoder: PromptEncoder, model: Any, config: TrainingConfig, *, answer_tokens: int = 2, section: str = "warmup"
+    encoder: PromptEncoder,
+    model: Any,
+    config: TrainingConfig,
+    *,
+    instructions: Sequence[str | None] = (None,),
+    answer_tokens: int = 2,
+    section: str = "warmup",
 ) -> Callable[[Prompts], EncodedGroup]:
     """Encodes a query's prompts with ``query_tokens`` and ``document_tokens`` as limits; suffixes are never cut.
 
     Args:
+        instructions: all that will come; the longest decides how long a prompt may get.
         answer_tokens: room that must be left for an answer.
         section: whose flags an error names.
 
     Raises:
         ValueError: such a prompt is longer than the model's context.
     """
-    template = len(encoder.encode("", [""]).group.prefix_ids) + len(encoder.suffix_ids)
+    prefixes = [encoder.encode("", [""], instruction).group.prefix_ids for instruction in instructions]
+    template = max(map(len, prefixes)) + len(encoder.suffix_ids)
     length = template + config.query_tokens + config.document_tokens
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions and length + answer_tokens > positions:
@@ -64,25 +74,63 @@ def training_encoder(
     return encode
 
 
-def build_policy(base: LoadedBase, encoder: PromptEncoder, config: TrainingConfig, device: torch.device) -> Policy:
-    """The base with fresh LoRA adapters on every linear layer (or all its weights trainable).
+def build_policy(
+    base: LoadedBase,
+    encoder: PromptEncoder,
+    config: TrainingConfig,
+    device: torch.device,
+    *,
+    adapter: Path | None = None,
+) -> Policy:
+    """The base with LoRA adapters on every linear layer (or all its weights trainable).
 
     Adapters, and full parameters, are float32 whatever the precision of the multiplications.
+
+    Args:
+        adapter: a peft folder to go on from, with its own rank and scale; None: fresh adapters.
     """
+    from peft import LoraConfig, PeftModel, get_peft_model
+
     dtype = pick_dtype(config.precision, device)
     autocast = None if dtype == torch.float32 else dtype
     model = base.model.to(device)
     torch.manual_seed(config.seed)
     if config.full_parameters:
-        model = model.to(torch.float32).requires_grad_(True).train()
-        policy = Policy(model, encoder.label_ids, encoder.end_id, autocast=autocast)
+        model = model.to(torch.float32)
+        if adapter is not None:
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()  # type: ignore[attr-defined]
+        policy = Policy(model.requires_grad_(True).train(), encoder.label_ids, encoder.end_id, autocast=autocast)
         if getattr(config, "beta", 0):
             policy.keep_reference()
-        return policy
-    from peft import LoraConfig, get_peft_model
+    else:
+        if adapter is not None:
+            model = PeftModel.from_pretrained(model.to(dtype), str(adapter), is_trainable=True)
+        else:
+            lora = LoraConfig(
+                r=config.lora_rank,
+                lora_alpha=config.lora_alpha,
+                use_rslora=getattr(config, "rslora", False),
+                target_modules="all-linear",
+                task_type="CAUSAL_LM",
+            )  # type: ignore[arg-type]
+            model = get_peft_model(model.to(dtype), lora)
+        policy = Policy(model.train(), encoder.label_ids, encoder.end_id, autocast=autocast)
+    _freeze(policy, getattr(config, "freeze_layers", 0))
+    return policy
 
-    lora = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )  # type: ignore[arg-type]
-    model = get_peft_model(model.to(dtype), lora).train()
-    return Policy(model, encoder.label_ids, encoder.end_id, autocast=autocast)
+
+def _freeze(policy: Policy, layers: int) -> None:
+    """Leave the lowest layers as they are.
+
+    Raises:
+        ValueError: nothing would be left to train.
+    """
+    if not layers:
+        return
+    frozen = re.compile(r"\.layers\.(\d+)\.")
+    for name, parameter in policy.parameters():
+        found = frozen.search(name)
+        if found is not None and int(found.group(1)) < layers:
+            parameter.requires_grad_(False)
+    if not policy.parameters():
+        raise ValueError(f"freeze_layers: {layers} leaves nothing to train")
