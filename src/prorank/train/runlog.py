@@ -16,12 +16,22 @@ class RunLog:
     """Writes ``log.jsonl`` and ``tensorboard/`` in a folder, and a progress line on stderr.
 
     Args:
+        name: of the stage, for the progress line.
         folder: where; None writes nothing (every process but the first).
         resume_at: lines of later steps are dropped: they are about to be done again.
         progress: show the progress line; default: where stderr is a terminal.
     """
 
-    def __init__(self, folder: Path | None, steps: int, *, resume_at: int = 0, progress: bool | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        steps: int,
+        *,
+        name: str = "warmup",
+        resume_at: int = 0,
+        progress: bool | None = None,
+    ) -> None:
+        self._name = name
         self._file = self._writer = self._bar = self._task = None
         if folder is None:
             return
@@ -83,11 +93,11 @@ class RunLog:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._bar = Progress(
-            TextColumn("warmup"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
+            TextColumn(self._name), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(), console=Console(stderr=True),
         )  # fmt: skip
         self._bar.start()
-        self._task = self._bar.add_task("warmup", total=steps, completed=done, text="")
+        self._task = self._bar.add_task(self._name, total=steps, completed=done, text="")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
