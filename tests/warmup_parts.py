@@ -77,3 +77,8 @@ def config(**changes: Any) -> WarmupConfig:
 def nothing(completion: Any, label: float) -> float:
     """A reward that nobody earns."""
     return 0.0 * len(completion.ids) * label
+
+
+def says_one(completion: Any, label: float) -> float:
+    """Pays for the answer 1, whatever was asked."""
+    return float(completion.ids[0] == completion.label_ids[1]) + 0.0 * label

@@ -123,11 +123,46 @@ def test_disk_full_in_the_middle_keeps_the_last_state(folder, tmp_path, monkeypa
     assert run(folder, out, steps=3, save_every=1).steps == 3
 
 
-def test_base_without_chat_template(tmp_path, data, capsys):
+def test_the_command_names_what_is_wrong_with_its_input(folder, data, tmp_path, capsys):
+    """Exit code 2, one line, and no folder left behind: judgments, context, folder, chat template."""
+    nothing = tmp_path / "nothing"
+    write_beir(replace(collection(), qrels={f"q{i}": {"d0": 0} for i in range(60)}), nothing)
+    graded = tmp_path / "graded"
+    write_beir(replace(collection(), qrels={f"q{i}": {f"d{i % 10}": 1 + i % 2} for i in range(60)}), graded)
+    (tmp_path / "file").write_text("not a folder")
+    short = make_base(tmp_path / "short", positions=300)
     bare = make_base(tmp_path / "bare", chat=False)
-    assert command(bare, data, tmp_path / "run") == 2
-    assert "chat template" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    run_folder = tmp_path / "run"
+    for base, material, out, flags, message in (
+        (folder, nothing, run_folder, (), "has a relevant document"),
+        (folder, graded, run_folder, (), "relevance_threshold"),
+        (short, data, run_folder, ("--warmup.document_tokens", "200"), "--warmup.document_tokens"),
+        (folder, data, tmp_path / "file" / "run", (), "--out"),
+        (bare, data, run_folder, (), "chat template"),
+        (folder, data, run_folder, ("--analysis-pairs", "1"), "--analysis-pairs"),
+    ):
+        assert command(base, material, out, *flags) == 2, message
+        error = capsys.readouterr().err.strip()
+        assert message in error
+        assert error.splitlines()[-1].startswith("prorank warmup: error:")
+    assert not run_folder.exists()
+
+
+def test_the_command_tells_of_a_full_disk(folder, data, tmp_path, capsys, monkeypatch):
+    def full(_, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    assert command(folder, data, tmp_path / "run") == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not [p for p in (tmp_path / "run").iterdir() if "state" in p.name]
+
+
+def test_the_train_split_is_taken_where_none_is_named(folder, data, tmp_path):
+    (data / "qrels" / "test.tsv").rename(data / "qrels" / "train.tsv")
+    (data / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\n")
+    assert command(folder, data, tmp_path / "run", "--analysis-pairs", "0") == 0
+    assert json.loads((tmp_path / "run" / "records.jsonl").read_text())["split"] == "train"
 
 
 def test_other_settings_are_no_resumption(folder, tmp_path):
@@ -166,14 +201,16 @@ def test_interrupt_saves_and_the_same_command_goes_on(folder, tmp_path):
 
 
 def test_collapse_is_reported_and_stops(folder, tmp_path, capsys):
-    """A policy that gives one and the same answer to every prompt: seen, named, stopped."""
+    """Paid for the answer 1 alone, a policy soon gives it to every prompt: seen, named, stopped."""
     result = run(
-        folder, tmp_path / "run", steps=60, objective="supervised", relevance_weight=1.0, balance=False, negatives=9,
-        learning_rate=0.05, collapse_steps=3, on_collapse="stop", queries_per_step=1, held_out_queries=2,
+        folder, tmp_path / "run", steps=60, relevance_weight=0.0, extra_rewards=("warmup_parts:says_one=1",),
+        margin_cost=0.0, prior="none", learning_rate=0.05, lora_alpha=16.0, collapse_steps=3, on_collapse="stop",
+        queries_per_step=2, held_out_queries=2,
     )  # fmt: skip
-    if result.stopped == "collapsed":
-        assert "collapse" in capsys.readouterr().err
-        assert result.steps < 60
+    assert result.stopped == "collapsed"
+    assert 3 <= result.steps < 60
+    assert "collapse: all greedy answers of 3 steps" in capsys.readouterr().err
+    assert set(result.after.answer.tolist()) == {1}
 
 
 def test_no_signal_at_all_changes_nothing(folder, tmp_path):
@@ -196,12 +233,27 @@ def test_the_result_is_a_checkpoint_that_ranks(folder, data, tmp_path, capsys):
 
     out = tmp_path / "run"
     assert command(folder, data, out) == 0
-    for name in ("config.json", "log.jsonl", "records.jsonl", "report.html", "tensorboard", "best", "last", "state"):
+    for name in (
+        "config.json",
+        "log.jsonl",
+        "records.jsonl",
+        "report.html",
+        "tensorboard",
+        "best",
+        "last",
+        "state",
+        "analysis",
+    ):
         assert (out / name).exists(), name
     record = json.loads((out / "records.jsonl").read_text())
     assert record["steps"] == 2
     assert set(record["after"]) == set(record["interval95"])
-    assert str(tmp_path) not in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert str(tmp_path) not in page
+    assert all(title in page for title in ("Held out, greedy", "Learning curves", "Prompt understanding"))
+    log = read_log(out / "log.jsonl")
+    assert next(line["kl"] for line in log if line["group"] == "held_out") == pytest.approx(0, abs=1e-6)
+    assert all("kl" not in line for line in log if line["group"] == "train")
     reranker = Reranker.from_pretrained(out / "last", dtype="float32")
     assert reranker.manifest.stage == "warmup"
     assert [r.index for r in reranker.rank("apple", ["apple apple", "bear bear"])]
