@@ -3,8 +3,8 @@
     python benchmarks/warmup_ablation.py --data ../shared/data/msmarco-sample --out runs/warmup-ablation
 
 Each variant is `prorank warmup` with the CPU recipe, shortened, and the flags below; a finished variant is not run
-again, so that the script may be stopped and started. Prints a table of held-out measures with 95 % intervals, and one
-JSON line last. The records go to OUT/records.jsonl.
+again, so that the script may be stopped and started; --report takes those that have finished and trains nothing.
+Prints a table of held-out measures with 95 % intervals, and one JSON line last; --append keeps a record a variant.
 """
 
 from __future__ import annotations
@@ -49,11 +49,20 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=90, help="optimiser steps of each variant (default: 90)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="these variants (default: all)")
+    parser.add_argument("--report", action="store_true", help="train nothing, take what has finished")
+    parser.add_argument("--append", type=Path, metavar="FILE", help="append the records to this JSON-lines file")
     args = parser.parse_args()
-    rows = {name: finished(args.out / folder(name)) or train(name, args) for name in args.only or VARIANTS}
-    print_table(rows)
-    table = {name: {key: row["after"][key] for key in COLUMNS} for name, row in rows.items()}
-    print(json.dumps({"benchmark": "warmup_ablation", "steps": args.steps, "seed": args.seed, "variants": table}))
+    rows = {name: finished(args.out / folder(name)) for name in args.only or VARIANTS}
+    if not args.report:
+        rows = {name: row or train(name, args) for name, row in rows.items()}
+    rows = {name: row for name, row in rows.items() if row is not None}
+    print(table(rows))
+    if args.append:
+        with args.append.open("a", encoding="utf-8") as file:
+            for name, row in rows.items():
+                file.write(json.dumps({"variant": name, "changes": VARIANTS[name], **row}) + "\n")
+    found = {name: {key: row["after"][key] for key in COLUMNS} for name, row in rows.items()}
+    print(json.dumps({"benchmark": "warmup_ablation", "steps": args.steps, "seed": args.seed, "variants": found}))
     return 0
 
 
@@ -73,7 +82,7 @@ def train(name: str, args: argparse.Namespace) -> dict[str, Any]:
     settings["eval_every"] = settings["steps"]
     out = args.out / folder(name)
     command = [sys.executable, "-m", "prorank.cli.main", "warmup", "--config", str(RECIPE)]
-    command += ["--data", str(args.data), "--out", str(out)]
+    command += ["--data", str(args.data), "--out", str(out), "--analysis-pairs", "0"]
     for key, value in settings.items():
         command += [f"--warmup.{key}", str(value)]
     print(f"== {name}", file=sys.stderr, flush=True)
@@ -84,15 +93,16 @@ def train(name: str, args: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
-def print_table(rows: dict[str, dict[str, Any]]) -> None:
-    print("| variant | prompts | " + " | ".join(COLUMNS) + " |")
-    print("|" + "---|" * (2 + len(COLUMNS)))
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """A line a variant; every measure with its interval."""
+    lines = ["| variant | steps | prompts | " + " | ".join(COLUMNS) + " |", "|" + "---|" * (3 + len(COLUMNS))]
     for name, row in rows.items():
         cells = []
         for key in COLUMNS:
             low, high = row["interval95"][key]
             cells.append(f"{row['after'][key]:.3f} [{low:.3f}, {high:.3f}]")
-        print(f"| {name} | {row['prompts']} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {row['steps']} | {row['prompts']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
