@@ -46,7 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=REPO.parent / "shared" / "data" / "msmarco-sample")
     parser.add_argument("--out", type=Path, default=Path("runs/warmup-ablation"))
-    parser.add_argument("--steps", type=int, default=90, help="optimiser steps of each variant (default: 90)")
+    parser.add_argument("--steps", type=int, default=60, help="optimiser steps of each variant (default: 60)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="these variants (default: all)")
     parser.add_argument("--report", action="store_true", help="train nothing, take what has finished")
