@@ -6,19 +6,23 @@ JSON lines), or from a TREC run with its corpus. The result is a table on a term
   prorank rank --query "how do vaccines create immunity" --documents passages.jsonl --top-k 10
   cat passages.txt | prorank rank --query "how do vaccines create immunity"
   prorank rank --run bm25.trec --corpus corpus.jsonl --queries queries.jsonl --format trec > reranked.trec
+  prorank rank --server http://127.0.0.1:8080 --query "how do vaccines create immunity" --documents passages.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
 
 if TYPE_CHECKING:
+    from prorank.client import Client
+    from prorank.reranker import Reranker
     from prorank.types import Document, RankResult
 
 __all__ = ["add_arguments", "run"]
@@ -36,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query-id", default="1", metavar="ID", help="the query's id in trec output")
     parser.add_argument("--tag", default="prorank", help="the run's name in trec output")
     parser.add_argument("--no-text", action="store_true", help="leave the documents' texts out of jsonl output")
+    parser.add_argument(
+        "--server", metavar="URL", help="score there (prorank serve) and not here; its key comes from PRORANK_API_KEY"
+    )
     add_model_arguments(parser)
 
 
@@ -43,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     """Read first, load the model then: a wrong path is reported at once."""
     jobs = list(_jobs(args))
     form = args.format or ("table" if sys.stdout.isatty() else "jsonl")
-    reranker = load_reranker(args)
+    reranker: Reranker | Client = _client(args) if args.server else load_reranker(args)
+    progress: dict[str, Any] = {} if args.server else {"progress": sys.stderr.isatty()}
     for query_id, query, documents in jobs:
         results = reranker.rank(
             query,
@@ -51,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
             top_k=args.top_k,
             instruction=args.instruction,
             return_documents=form == "table" or not args.no_text,
-            progress=sys.stderr.isatty(),
+            **progress,
         )
         if form == "table":
             _print_table(query, results)
@@ -60,6 +68,22 @@ def run(args: argparse.Namespace) -> int:
         else:
             _print_jsonl(results, query_id if args.run else None, sys.stdout)
     return 0
+
+
+_LOCAL = (
+    "adapter", "template", "backend", "device", "dtype", "max_length", "query_max_length", "long_documents",
+    "batch_tokens", "threads",
+)  # fmt: skip
+
+
+def _client(args: argparse.Namespace) -> Client:
+    from prorank.client import Client
+
+    for name in _LOCAL:
+        if getattr(args, name) not in (None, "auto"):
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"{flag} says how to load a model here: leave it out with --server")
+    return Client(args.server, api_key=os.environ.get("PRORANK_API_KEY"), model=args.model)
 
 
 def _jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, Sequence[Document]]]:

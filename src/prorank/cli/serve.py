@@ -97,7 +97,11 @@ def run(args: argparse.Namespace) -> int:
     for place, (name, source) in enumerate(sources.items()):
 
         def load(source: str | None = source) -> Any:
-            return load_reranker(args, source)
+            reranker = load_reranker(args, source)
+            reranker.rank(
+                "a first query", ["a passage", "another passage"]
+            )  # broken weights show now, kernels get warm
+            return reranker
 
         if place == 0 or args.load == "all":
             models[name or "default"] = reranker = load()  # at once: a wrong flag is an error here, not a 503 later
