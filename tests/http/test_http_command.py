@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from standin import StandIn
 
 from prorank.cli.main import main
 from prorank.cli.serve import _config, _sources
@@ -86,6 +87,29 @@ def test_an_empty_key_file_is_an_error_and_not_an_open_server(
     (tmp_path / "keys").write_text("# nothing yet\n")
     assert main(["serve", "--api-key-file", str(tmp_path / "keys")]) == 2
     assert "holds no key" in capsys.readouterr().err
+
+
+def test_rank_through_a_server(
+    live: Any, reranker: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = live(reranker, api_keys=("the-right-key",))
+    file = tmp_path / "passages.jsonl"
+    file.write_text('{"_id": "d0", "text": "bread"}\n{"_id": "d1", "text": "a harmless piece"}\n')
+    flags = ["rank", "--server", server.url, "--query", "vaccines", "--documents", str(file), "--format", "jsonl"]
+    assert main(flags) == 2
+    assert capsys.readouterr().err.startswith("prorank rank: error: the server answered 401")
+    monkeypatch.setenv("PRORANK_API_KEY", "the-right-key")
+    assert main([*flags, "--instruction", "be brief"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    texts = ["bread", "a harmless piece"]
+    margins = reranker.margins("vaccines", texts, "be brief")
+    assert [row["doc_id"] for row in rows] == [f"d{i}" for i in reranker.order("vaccines", texts, "be brief")]
+    assert [row["margin"] for row in rows] == [pytest.approx(float(margins[row["index"]]), abs=1e-5) for row in rows]
+    assert main([*flags, "--dtype", "float32"]) == 2
+    assert "--dtype says how to load a model here" in capsys.readouterr().err
+    monkeypatch.setattr("prorank.client.time.sleep", lambda _: None)
+    assert main(["rank", "--server", "http://127.0.0.1:9", "--query", "q", "--documents", str(file)]) == 2
+    assert "no answer from http://127.0.0.1:9" in capsys.readouterr().err
 
 
 def test_start_answer_stop(tiny_llama_dir: Path) -> None:

@@ -5,28 +5,40 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from live_server import Live
 from standin import StandIn
+
+from prorank.serve.app import create_app
+from prorank.serve.config import ServeConfig
 
 BODY = {"query": "q", "documents": ["a", "b c"]}
 PATHS = ("/v1/rerank", "/v2/rerank", "/voyage/v1/rerank", "/rerank", "/score", "/v1/score")
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture
-def server(live: Callable[..., Any], reranker: StandIn) -> Iterator[Any]:
-    one = live(reranker, body_timeout=1.0, max_body_bytes=2 * 2**20)
+@pytest.fixture(scope="module")
+def running() -> Iterator[Live]:
+    one = Live(create_app(StandIn(), ServeConfig(body_timeout=1.0, max_body_bytes=2 * 2**20)))
     yield one
-    answer = httpx.post(f"{one.url}/v1/rerank", json=BODY, timeout=10)
+    one.stop()
+
+
+@pytest.fixture
+def server(running: Live) -> Iterator[Live]:
+    """One server for all: after every test it must still be itself."""
+    yield running
+    answer = httpx.post(f"{running.url}/v1/rerank", json=BODY, timeout=10)
     assert answer.status_code == 200, "the server is not itself any more"
-    assert one.app.service.in_flight == 0
-    assert one.app.service._bodies._held == 0
+    service = running.app.service
+    assert service.in_flight == 0
+    assert service._bodies._held == 0
 
 
 def raw(server: Any, data: bytes, seconds: float = 10.0) -> bytes:
@@ -206,7 +218,7 @@ def test_aborted_connections(server: Any, cut: int) -> None:
     ids=range(7),
 )
 def test_not_quite_http(server: Any, data: bytes) -> None:
-    said = raw(server, data, 5)
+    said = raw(server, data, 2)
     assert not said or said.startswith((b"HTTP/1.1 2", b"HTTP/1.1 4")), said[:100]
     assert b"root:" not in said
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -97,7 +97,8 @@ def test_langchain_community_jina(server: Any, reranker: StandIn, monkeypatch: p
 
 
 def test_text_embeddings_inference_as_its_documentation_calls_it(server: Any, reranker: StandIn) -> None:
-    """huggingface_hub's InferenceClient has no rerank call; TEI's documentation shows a plain POST."""
+    """huggingface_hub's InferenceClient has no rerank call; TEI's documentation shows a plain POST (and litellm's
+    "huggingface" provider sends one, below)."""
     body = {"query": QUERY, "texts": DOCUMENTS, "raw_scores": False}
     answer = httpx.post(f"{server.url}/rerank", json=body, headers={"authorization": f"Bearer {KEY}"}).json()
     assert [(row["index"], row["score"]) for row in answer] == wanted(reranker)
@@ -123,25 +124,20 @@ print(json.dumps(out))
 """
 
 
-def litellm_python() -> str | None:
-    """This interpreter, or the one of a virtual environment made for litellm (it wants an older huggingface_hub)."""
-    beside = Path(__file__).resolve().parents[2] / ".venvs" / "litellm" / "bin" / "python"
-    for python in (os.environ.get("PRORANK_LITELLM_PYTHON"), sys.executable, str(beside)):
-        if python and Path(python).exists():
-            probe = [python, "-c", "import importlib.util as u, sys; sys.exit(u.find_spec('litellm') is None)"]
-            if subprocess.run(probe, check=False).returncode == 0:
-                return python
-    return None
-
-
 def test_litellm(server: Any, reranker: StandIn) -> None:
-    python = litellm_python()
-    if python is None:
-        pytest.skip("litellm is not installed (set PRORANK_LITELLM_PYTHON to an interpreter that has it)")
+    """In a process of its own: litellm takes seconds to import and changes logging for everybody."""
+    if importlib.util.find_spec("litellm") is None:
+        pytest.skip("litellm is part of the group 'clients'")
     given = json.dumps([server.url, KEY, QUERY, DOCUMENTS])
     environment = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
     done = subprocess.run(
-        [python, "-c", LITELLM], input=given, capture_output=True, text=True, env=environment, timeout=120, check=False
+        [sys.executable, "-c", LITELLM],
+        input=given,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     answers = json.loads(done.stdout.splitlines()[-1])
