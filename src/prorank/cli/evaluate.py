@@ -226,13 +226,17 @@ def _lines(name: str, queries: int) -> Callable[[int, int], None]:
 
 
 def _print(result: Evaluation, out: Path) -> None:
+    """The table; where the terminal is too narrow for all measures, the last ones are left to the report."""
     from rich.console import Console
     from rich.table import Table
 
-    measures = list(result.options.measures)
-    table = Table(title=f"{result.collection.name} {result.collection.split or ''}".strip(), title_justify="left")
-    for column in ("system", *measures, "difference", "p", "p50"):
-        table.add_column(column, justify="left" if column == "system" else "right")
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    fixed = max(len(row.name) for row in result.rows) + 34  # difference, p, p50 and the gaps between them
+    fit = max((console.width - fixed) // 10, 1)
+    measures = list(result.options.measures)[:fit]
+    table = Table(show_edge=False, pad_edge=False)
+    for column in ("system", *measures, "difference", "p (Holm)", "p50"):
+        table.add_column(column, justify="left" if column == "system" else "right", no_wrap=column != "system")
     for row in result.rows:
         cells = [f"{row.intervals[by].mean:.4f}" for by in measures]
         tested = row.versus.get(result.rows[0].name, {}).get(measures[0])
@@ -240,6 +244,6 @@ def _print(result: Evaluation, out: Path) -> None:
         seconds = row.outcome.cost()["p50_s"]
         latency = f"{seconds:.3f} s" if seconds is not None else ""
         table.add_row(row.name, *cells, difference, f"{tested.p_holm:.4f}" if tested else "", latency)
-    console = Console()
+    console.print(f"{result.collection.name} {result.collection.split or ''}".strip(), highlight=False)
     console.print(table)
     console.print(f"{out / 'report.html'}", soft_wrap=True, highlight=False)
