@@ -1,6 +1,6 @@
 """What the server costs and whether it keeps its promises: throughput beside the library's, latency, overload, memory.
 
-    python benchmarks/serve.py --seconds 60 --soak-minutes 10 --append benchmarks/results/serve.jsonl
+    python benchmarks/serve.py --append benchmarks/results/serve.jsonl       # about 20 minutes, 10 of them for memory
     python benchmarks/serve.py --seconds 5 --soak-minutes 0 --clients 1 4        # does it run?
     python benchmarks/serve.py --peer crossencoder
     python benchmarks/serve.py --peer mxbai --peer-python .venvs/mxbai/bin/python
@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -79,7 +80,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="what to serve (default: the built-in reranker)")
-    parser.add_argument("--dtype", default="float32", help="precision; answers are compared to --tolerance")
+    parser.add_argument("--dtype", default="auto", help="precision, offline and served (default: what users get)")
     parser.add_argument("--threads", type=int, help="CPU threads of the model, offline and served")
     parser.add_argument("--seconds", type=float, default=60, help="length of each phase")
     parser.add_argument("--soak-minutes", type=float, default=10, help="length of the memory phase; 0 leaves it out")
@@ -88,7 +89,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=24, help="different requests, sent in turn")
     parser.add_argument("--bound", type=float, default=5, help="--max-queue-seconds of the overloaded server")
     parser.add_argument(
-        "--tolerance", type=float, default=1e-4, help="largest difference of a margin to the offline one"
+        "--tolerance", type=float, help="largest difference of a margin to the offline one (1e-4; bfloat16: 0.05)"
     )
     parser.add_argument("--peer", choices=("mxbai", "crossencoder"))
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peer's packages")
@@ -104,6 +105,8 @@ def offline_part(args: argparse.Namespace) -> tuple[list[tuple[Job, int]], dict[
     from prorank.reranker import Reranker
 
     reranker = Reranker.from_pretrained(args.model, dtype=args.dtype, threads=args.threads)
+    args.precision = reranker.backend.name.rsplit("-", 1)[-1]
+    args.tolerance = args.tolerance or (1e-4 if args.precision == "float32" else 0.05)
     collection = load_stdlib("test")
     choose = random.Random(7)
     texts = [document.content for document in collection.documents.values()]
@@ -206,11 +209,14 @@ def resident_mib(pid: int) -> float:
 
 def peer(args: argparse.Namespace, jobs: Sequence[Job]) -> dict[str, Any]:
     """The same requests to a plain server around another package, on the same weights."""
-    folder = getattr(args, "peer_folder", None) or str(base_folder(args.model))
-    command = [args.peer_python, str(HERE / "serve_peer.py"), "--engine", args.peer, "--model", folder]
     unchecked = [job._replace(margins=None) for job in jobs]
-    rows: dict[str, Any] = {"engine": args.peer}
-    with server(command, args.start_timeout) as (url, _):
+    rows: dict[str, Any] = {"engine": args.peer, "precision": args.precision}
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = getattr(args, "peer_folder", None) or for_transformers_4(base_folder(args.model), scratch)
+        command = [args.peer_python, str(HERE / "serve_peer.py"), "--engine", args.peer, "--model", str(folder)]
+        command += ["--dtype", args.precision, *(["--threads", str(args.threads)] if args.threads else [])]
+        url, _ = stack.enter_context(server(command, args.start_timeout))
         run(closed_loop(url, unchecked, 1, min(args.seconds, 5), args.tolerance))
         for clients in args.peer_clients:
             row = run(closed_loop(url, unchecked, clients, args.seconds, args.tolerance)).row()
@@ -223,6 +229,18 @@ def base_folder(model: str | None) -> Path:
     from prorank.bases import resolve_base
 
     return Path(model) if model and Path(model).is_dir() else Path(resolve_base("smollm2-135m"))
+
+
+def for_transformers_4(folder: Path, scratch: Path) -> Path:
+    """A copy that transformers 4 reads: its name of the tokenizer class, and the rotary base at the top level."""
+    copy = Path(shutil.copytree(folder, scratch / "model"))
+    for name, change in (
+        ("tokenizer_config.json", lambda _: {"tokenizer_class": "PreTrainedTokenizerFast"}),
+        ("config.json", lambda config: {"rope_theta": config["rope_parameters"]["rope_theta"]}),
+    ):
+        settings = json.loads((copy / name).read_text("utf-8"))
+        (copy / name).write_text(json.dumps(settings | change(settings)), "utf-8")
+    return copy
 
 
 def verdict(result: dict[str, Any], args: argparse.Namespace) -> dict[str, bool]:

@@ -13,16 +13,19 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import uvicorn
 from fastapi import Body, FastAPI
 
+MAX_LENGTH = 512  # as prorank's default
 
-def load(engine: str, model: str) -> Callable[[str, list[str]], list[tuple[int, float]]]:
+
+def load(engine: str, model: str, dtype: str) -> Callable[[str, list[str]], list[tuple[int, float]]]:
     """(query, documents) -> (index, score), best first."""
     if engine == "mxbai":
         from mxbai_rerank import MxbaiRerankV2
 
-        reranker = MxbaiRerankV2(model)
+        reranker = MxbaiRerankV2(model, torch_dtype=dtype, max_length=MAX_LENGTH)
 
         def rank(query: str, documents: list[str]) -> list[tuple[int, float]]:
             results = reranker.rank(query, documents, return_documents=False, top_k=len(documents))
@@ -32,7 +35,7 @@ def load(engine: str, model: str) -> Callable[[str, list[str]], list[tuple[int, 
 
     from sentence_transformers import CrossEncoder
 
-    encoder = CrossEncoder(model)
+    encoder = CrossEncoder(model, max_length=MAX_LENGTH, model_kwargs={"dtype": dtype})
 
     def rank_pairs(query: str, documents: list[str]) -> list[tuple[int, float]]:
         scores = encoder.predict([(query, document) for document in documents], show_progress_bar=False)
@@ -46,8 +49,12 @@ def main() -> None:
     parser.add_argument("--engine", choices=("mxbai", "crossencoder"), required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--threads", type=int)
     args = parser.parse_args()
-    rank = load(args.engine, args.model)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    rank = load(args.engine, args.model, args.dtype)
     app = FastAPI()
 
     @app.get("/ready")
