@@ -60,7 +60,8 @@ class Tally:
         }
 
 
-async def _ask(client: httpx.AsyncClient, job: Job, tally: Tally, tolerance: float) -> None:
+async def _ask(client: httpx.AsyncClient, job: Job, tally: Tally, tolerance: float) -> bool:
+    """Send one request and check its answer; whether the server took it."""
     body = {"query": job.query, "documents": job.documents, "return_documents": False, "return_margins": True}
     tally.sent += 1
     started = time.perf_counter()
@@ -69,14 +70,14 @@ async def _ask(client: httpx.AsyncClient, job: Job, tally: Tally, tolerance: flo
     except httpx.HTTPError as error:
         tally.failed += 1
         tally.errors[type(error).__name__] = tally.errors.get(type(error).__name__, 0) + 1
-        return
+        return False
     if response.status_code == 429:
         tally.refused += 1
-        return
+        return False
     if response.status_code != 200:
         tally.failed += 1
         tally.errors[str(response.status_code)] = tally.errors.get(str(response.status_code), 0) + 1
-        return
+        return False
     tally.latencies.append(time.perf_counter() - started)
     tally.answered += 1
     tally.documents += len(job.documents)
@@ -87,6 +88,7 @@ async def _ask(client: httpx.AsyncClient, job: Job, tally: Tally, tolerance: flo
         worst = max(abs(row["margin"] - job.margins[row["index"]]) for row in results)
         tally.worst_difference = max(tally.worst_difference, worst)
         tally.wrong += worst > tolerance
+    return True
 
 
 async def closed_loop(url: str, jobs: Sequence[Job], clients: int, seconds: float, tolerance: float) -> Tally:
@@ -99,7 +101,8 @@ async def closed_loop(url: str, jobs: Sequence[Job], clients: int, seconds: floa
 
         async def one() -> None:
             while time.perf_counter() - started < seconds:
-                await _ask(http, next(supply), tally, tolerance)
+                if not await _ask(http, next(supply), tally, tolerance):
+                    await asyncio.sleep(1)  # refused: a client that asks again at once only makes it worse
 
         await asyncio.gather(*(one() for _ in range(clients)))
         tally.seconds = time.perf_counter() - started
