@@ -170,7 +170,9 @@ def warmup(
             if step % config.save_every == 0 or step == config.steps or stopped != "finished" or stop.asked:
                 save()
             if stop.asked and step < config.steps:
-                raise KeyboardInterrupt(f"stopped after step {step}; the same command goes on from there")
+                message = f"stopped after step {step}; the same command goes on from there"
+                log.say(message)
+                raise KeyboardInterrupt(message)
         if after is None:
             after, _ = evaluate(state["step"])
     before = read_answers(out / "before.json")
