@@ -1,8 +1,10 @@
 # The rerank server on a CPU. Build: docker build -t prorank .   Run: docker run -p 8080:8080 prorank
 FROM python:3.12-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
+# Where torch has a CPU build on an index of its own: --build-arg PIP_EXTRA_INDEX_URL=... makes a far smaller image.
+ARG PIP_EXTRA_INDEX_URL
 RUN python -m venv /opt/prorank \
     && /opt/prorank/bin/pip install --no-cache-dir ".[serve]"
 
@@ -10,7 +12,7 @@ FROM python:3.12-slim
 COPY --from=build /opt/prorank /opt/prorank
 RUN useradd --create-home --uid 10001 prorank && mkdir -p /cache && chown prorank /cache
 USER prorank
-ENV PATH=/opt/prorank/bin:$PATH PRORANK_CACHE=/cache PYTHONUNBUFFERED=1
+ENV PATH=/opt/prorank/bin:$PATH PRORANK_CACHE=/cache HF_HOME=/cache/huggingface PYTHONUNBUFFERED=1
 VOLUME /cache
 EXPOSE 8080
 STOPSIGNAL SIGTERM

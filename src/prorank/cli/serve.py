@@ -8,6 +8,7 @@ prorank serve --model fast=DIR1 --model good=DIR2 --alias rerank-v3.5=good
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from prorank.serve.config import ServeConfig
 
 __all__ = ["add_arguments", "run"]
+
+log = logging.getLogger("prorank.serve")
 
 _LIMITS: tuple[tuple[str, Callable[[str], Any], str], ...] = (
     ("max_batch_tokens", positive, "tokens of one forward pass (default: 4096; on a GPU 16384 or more)"),
@@ -90,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port must be between 0 and 65535, got {args.port}")
+    if args.ssl_keyfile and not args.ssl_certfile:
+        raise ValueError("--ssl-keyfile needs --ssl-certfile")
     config = _config(args)
     sources = _sources(args.model)
     setup_logging(args.log_level)
@@ -98,9 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
         def load(source: str | None = source) -> Any:
             reranker = load_reranker(args, source)
-            reranker.rank(
-                "a first query", ["a passage", "another passage"]
-            )  # broken weights show now, kernels get warm
+            reranker.rank("a first query", ["a passage", "another"])  # broken weights show now, and kernels get warm
             return reranker
 
         if place == 0 or args.load == "all":
@@ -109,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
                 models = {reranker.name: reranker}
         else:
             models[name or source or "default"] = LazyModel(load, _folder_bytes(source))
+    if not config.api_keys and args.host not in ("127.0.0.1", "localhost", "::1"):
+        log.warning("listening beyond this machine without --api-key-file: whoever reaches the port may use it")
     app = create_app(models, config)
     tls = {"ssl_certfile": args.ssl_certfile, "ssl_keyfile": args.ssl_keyfile} if args.ssl_certfile else {}
     server = make_server(app, host=args.host, port=args.port, **tls)
