@@ -18,10 +18,21 @@ from prorank._optional import require
 from prorank.scoring import rank_order
 from prorank.types import Qrels, Run
 
-__all__ = ["DEFAULT_MEASURES", "Measured", "count_ties", "measure", "parse_measures", "ranked"]
+__all__ = ["DEFAULT_MEASURES", "DEFINITIONS", "Measured", "count_ties", "measure", "parse_measures", "ranked"]
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP", "R@100", "P@10", "Judged@10")
 """nDCG@10 first: what a report compares by."""
+
+DEFINITIONS = {
+    "nDCG@k": "sum over the first k ranks of relevance / log2(rank + 1), divided by that sum of the ideal order of all "
+    "judged documents; gains are the grades themselves (Järvelin and Kekäläinen, TOIS 2002)",
+    "RR@k": "1 / rank of the first relevant document, 0 where none is among the first k",
+    "AP": "mean over all relevant documents of the precision at their rank; one that is not listed gives 0",
+    "R@k": "relevant documents among the first k / all relevant ones: what the first stage lets a reranker find",
+    "P@k": "relevant documents among the first k / k",
+    "Judged@k": "judged documents among the first k / k: low values mean that the other measures are guesses",
+}
+"""The default measures; each is computed for a query and averaged over all judged queries, a missing one counting 0."""
 
 
 @dataclass(frozen=True)

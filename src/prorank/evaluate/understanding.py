@@ -97,12 +97,12 @@ def auc(relevant: npt.ArrayLike, irrelevant: npt.ArrayLike) -> float:
 
 
 def margin_auc(prompts: Sequence[Prompted]) -> float:
-    """:func:`auc` of the margins: what the model knows, whether or not it answers in form. Ours."""
+    """:func:`auc` of the prompts' margins: what the model knows, whether or not it answers in form. Ours."""
     return auc([p.margin for p in prompts if p.relevant], [p.margin for p in prompts if not p.relevant])
 
 
 def mean_mass(prompts: Sequence[Prompted]) -> float:
-    """Mean of :func:`label_mass` over prompts. Ours."""
+    """Mean over prompts of P(label word 0) + P(label word 1) at the answer's position, over the whole vocabulary. Ours."""
     return _mean([prompt.mass for prompt in prompts])
 
 
