@@ -10,12 +10,17 @@ pytest.importorskip("bm25s")
 
 
 def test_zero_shot_base_does_not_follow_the_format(base_model, shared_data):
-    """On a few prompts of NFCorpus; the committed record (benchmarks/results/analyze.jsonl) has 200."""
+    """On a few short prompts of NFCorpus; the committed record (benchmarks/results/analyze.jsonl) has 200 whole ones."""
     from prorank.data import first_stage, load_collection
+    from prorank.prompts import PromptEncoder
+    from prorank.reranker import Reranker
+
+    encoder = base_model.encoder
+    short = Reranker(base_model.backend, PromptEncoder(encoder.tokenizer, encoder.template, max_length=160))
 
     collection = load_collection(shared_data / "nfcorpus", "test")
     sample = draw_sample(collection, first_stage("bm25", collection, 20), pairs=4, queries=1, top_k=2)
-    found = analyze(base_model, collection, sample)
+    found = analyze(short, collection, sample)
     assert found.understanding["format_success"][0] == 0.0
     assert found.understanding["accuracy"][0] == 0.0
     assert sum(count for _, count in found.malformed) == 4
