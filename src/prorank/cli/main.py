@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "analyze": "how a model understands the prompt, and how much its scores tell apart",
     "data": "what is in a collection; convert it; mine candidates and negatives",
     "warmup": "stage 1: teach a base the relevance prompt by GRPO",
+    "refine": "stage 2: teach a model to order documents finely",
     "serve": "rerank over HTTP, in the formats of Cohere, Jina, Voyage, TEI and vLLM, with a page",
 }
 """Command -> one-line summary; the code is in ``prorank.cli.COMMAND``."""

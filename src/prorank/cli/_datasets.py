@@ -1,0 +1,131 @@
+"""Training collections as flags or recipes name them: cleaned of overlap, with candidates and teacher scores."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prorank.data.collection import Collection
+    from prorank.train.lists import ListSource
+    from prorank.train.refine_settings import RefineConfig
+    from prorank.types import Run
+
+__all__ = ["DatasetSpec", "Prepared", "list_source", "load_dataset", "read_specs"]
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One ``[[datasets]]`` table of a recipe."""
+
+    path: str
+    """BEIR or TREC folder, JSON lines, irds:ID, or stdlib."""
+    split: str | None = None
+    """Which judgments; train where there are several."""
+    first_stage: str | None = None
+    """Where candidates come from: bm25, dense, fused, given, a run file; default: the data's own lists, else bm25."""
+    teacher: str | None = None
+    """Whose scores to learn from: the same names, a run file of `prorank teach`, or given."""
+    instruction: str | None = None
+    """What relevance means here."""
+    weight: float = 1.0
+    """Of this collection in the mixture."""
+    cap: int | None = None
+    """At most so many lists of one query in an epoch."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A collection ready to be trained on."""
+
+    spec: DatasetSpec
+    collection: Collection
+    candidates: Run | None
+    teacher: Run | None
+
+
+def read_specs(flags: Sequence[str] | None, file: Mapping[str, Any], common: Mapping[str, Any]) -> list[DatasetSpec]:
+    """Specs of ``--data`` flags, or else of the ``[[datasets]]`` tables, or else of ``data`` in a configuration file.
+
+    Args:
+        common: values for what a spec leaves open (from flags).
+
+    Raises:
+        ValueError: none is named, or a table has an unknown or missing field.
+    """
+    tables: list[Any] = [{"path": path} for path in flags or ()]
+    if not tables:
+        given = file.get("datasets") or file.get("data") or []
+        tables = [{"path": given}] if isinstance(given, str) else list(given)
+    if not tables:
+        raise ValueError("--data is missing: give it here, or [[datasets]] in --config")
+    known = {field.name for field in fields(DatasetSpec)}
+    specs = []
+    for number, entry in enumerate(tables, 1):
+        table = {"path": entry} if isinstance(entry, str) else entry
+        if not isinstance(table, Mapping) or not isinstance(table.get("path"), str):
+            raise ValueError(f"[[datasets]] number {number}: 'path' is missing")
+        unknown = [name for name in table if name not in known]
+        if unknown:
+            raise ValueError(
+                f"[[datasets]] number {number}: {unknown[0]!r} is no field (known: {', '.join(sorted(known))})"
+            )
+        specs.append(DatasetSpec(**{**{k: v for k, v in common.items() if v is not None}, **table}))
+    return specs
+
+
+def load_dataset(spec: DatasetSpec, depth: int, evaluation: Sequence[Collection] = ()) -> Prepared:
+    """Load, drop what evaluation sets share (and say so), compute candidates and teacher scores.
+
+    Args:
+        depth: candidates a query.
+    """
+    from prorank.data.collection import load_collection, splits_of
+    from prorank.data.first_stage import first_stage
+    from prorank.data.overlap import find_overlap, without
+
+    splits = splits_of(spec.path)
+    split = spec.split or ("train" if "train" in splits and len(splits) > 1 else None)
+    collection = load_collection(spec.path, split)
+    overlap = find_overlap(collection, evaluation)
+    if any(overlap):
+        print(
+            f"{collection.name}: dropped {len(overlap.query_ids)} queries and {len(overlap.doc_ids)} passages that "
+            "evaluation sets hold too",
+            file=sys.stderr,
+        )
+        collection = without(collection, overlap)
+    stage = spec.first_stage or ("given" if collection.candidates is not None else "bm25")
+    candidates = first_stage(stage, collection, depth)
+    teacher = None
+    if spec.teacher is not None:
+        teacher = candidates if spec.teacher == stage else first_stage(spec.teacher, collection, 2 * depth)
+    return Prepared(spec, collection, candidates, teacher)
+
+
+def load_excluded(specs: Sequence[str]) -> list[Collection]:
+    """Evaluation sets named as ``PATH`` (all its splits but train) or ``PATH:SPLIT``."""
+    from pathlib import Path
+
+    from prorank.data.collection import load_collection, splits_of
+
+    found = []
+    for spec in specs:
+        path, _, split = spec.rpartition(":") if not Path(spec).exists() else (spec, "", "")
+        path, split = (path, split) if path and path != "irds" else (spec, "")
+        splits = [split] if split else [s for s in splits_of(path) if s != "train"]
+        found += [load_collection(path, one) for one in splits]
+    return found
+
+
+def list_source(prepared: Prepared, config: RefineConfig) -> ListSource:
+    """The lists of a prepared collection."""
+    from prorank.train.lists import ListSource
+
+    spec = prepared.spec
+    return ListSource(
+        prepared.collection, config, candidates=prepared.candidates, teacher=prepared.teacher,
+        instruction=spec.instruction, weight=spec.weight, cap=spec.cap,
+    )  # fmt: skip
