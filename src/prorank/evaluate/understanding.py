@@ -102,7 +102,7 @@ def margin_auc(prompts: Sequence[Prompted]) -> float:
 
 
 def mean_mass(prompts: Sequence[Prompted]) -> float:
-    """Mean over prompts of the two label words' probability at the answer's position, over the whole vocabulary. Ours."""
+    """Mean over prompts of the two label words' probability at the answer's position (whole vocabulary). Ours."""
     return _mean([prompt.mass for prompt in prompts])
 
 
