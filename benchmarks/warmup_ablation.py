@@ -47,6 +47,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=REPO.parent / "shared" / "data" / "msmarco-sample")
     parser.add_argument("--out", type=Path, default=Path("runs/warmup-ablation"))
     parser.add_argument("--steps", type=int, default=60, help="optimiser steps of each variant (default: 60)")
+    parser.add_argument("--document-tokens", type=int, default=64, help="shorter than the recipe's (default: 64)")
+    parser.add_argument("--held-out", type=int, default=96, help="held-out queries (default: 96)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="these variants (default: all)")
     parser.add_argument("--report", action="store_true", help="train nothing, take what has finished")
@@ -79,7 +81,8 @@ def finished(out: Path) -> dict[str, Any] | None:
 def train(name: str, args: argparse.Namespace) -> dict[str, Any]:
     settings = {"steps": 1.0, "seed": args.seed} | VARIANTS[name]
     settings["steps"] = round(settings["steps"] * args.steps)
-    settings["eval_every"] = settings["steps"]
+    settings |= {"eval_every": settings["steps"], "save_every": settings["steps"]}
+    settings |= {"document_tokens": args.document_tokens, "held_out_queries": args.held_out}
     out = args.out / folder(name)
     command = [sys.executable, "-m", "prorank.cli.main", "warmup", "--config", str(RECIPE)]
     command += ["--data", str(args.data), "--out", str(out), "--analysis-pairs", "0"]
