@@ -189,6 +189,8 @@ def save_checkpoint(folder: Path | str, model: Any, tokenizer: Any, manifest: Ma
         (aside / "README.md").unlink(missing_ok=True)  # peft's card with empty fields
         if kind == "model":
             _write_cross_encoder_layout(aside, manifest)
+        else:
+            _name_base(aside / "adapter_config.json", manifest.base_name)
         weights = {file.name: sha256_file(file) for file in sorted(aside.glob("*.safetensors"))}
         complete = Manifest(
             **{
@@ -202,6 +204,13 @@ def save_checkpoint(folder: Path | str, model: Any, tokenizer: Any, manifest: Ma
         )
         (aside / MANIFEST).write_text(json.dumps(complete.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
     return folder
+
+
+def _name_base(adapter_config: Path, base_name: str | None) -> None:
+    """peft writes the folder that the base was loaded from; the next machine knows it by its name."""
+    data = json.loads(adapter_config.read_text("utf-8"))
+    data["base_model_name_or_path"] = base_name or data.get("base_model_name_or_path")
+    adapter_config.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
 
 
 def _verify_files(folder: Path, manifest: Manifest) -> None:

@@ -19,9 +19,10 @@ from prorank.prompts import Encoded, PromptEncoder, PromptTemplate
 from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, probability, rank_order, score_groups
 from prorank.types import Document, RankResult
 
-__all__ = ["DEFAULT_BASE", "DEFAULT_RERANKER", "DocumentLike", "Reranker", "default_model"]
+__all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "default_model"]
 
-DEFAULT_RERANKER = "prorank-smollm2-135m"
+DEFAULT_RERANKERS = ("prorank-smollm2-135m", "prorank-smollm2-135m-warmup")
+"""What :func:`default_model` takes, the best first: both stages, stage 1 alone."""
 DEFAULT_BASE = "smollm2-135m"
 
 DocumentLike = str | Document | Mapping[str, Any]
@@ -32,7 +33,8 @@ Margins = npt.NDArray[np.float32]
 
 def default_model() -> str:
     """The reranker that comes with the package, or the bare base where none has been trained yet."""
-    return DEFAULT_RERANKER if DEFAULT_RERANKER in built_in_rerankers() else DEFAULT_BASE
+    shipped = built_in_rerankers()
+    return next((name for name in DEFAULT_RERANKERS if name in shipped), DEFAULT_BASE)
 
 
 class Reranker:

@@ -1,0 +1,51 @@
+"""Put a trained adapter into the package: bfloat16, no tokenizer (the base has it), hashes in its manifest.
+
+    python tools/ship_adapter.py runs/warmup-smollm2-135m/best prorank-smollm2-135m-warmup
+
+The package's folder is src/prorank/models/NAME; an existing one is replaced. Prints the size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from prorank.artifact import MANIFEST, read_manifest
+from prorank.files import atomic_folder, sha256_file
+
+MODELS = Path(__file__).resolve().parent.parent / "src" / "prorank" / "models"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("adapter", type=Path, help="checkpoint folder of warmup or refine")
+    parser.add_argument("name", help="name by which it will be loaded")
+    parser.add_argument("--calibration", type=float, nargs=2, metavar=("A", "B"), help="probability = sigmoid(A m + B)")
+    args = parser.parse_args()
+    manifest = read_manifest(args.adapter)
+    if manifest is None or manifest.kind != "adapter":
+        raise SystemExit(f"{args.adapter}: expected a prorank checkpoint with an adapter")
+    target = MODELS / args.name
+    target.parent.mkdir(exist_ok=True)
+    with atomic_folder(target) as aside:
+        weights = load_file(args.adapter / WEIGHTS)
+        save_file({name: value.to(torch.bfloat16) for name, value in weights.items()}, aside / WEIGHTS)
+        config = json.loads((args.adapter / "adapter_config.json").read_text("utf-8"))
+        config["base_model_name_or_path"] = manifest.base_name
+        (aside / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        data = manifest.to_dict()
+        data["files"] = {WEIGHTS: sha256_file(aside / WEIGHTS)}
+        if args.calibration:
+            data["calibration"] = args.calibration
+        (aside / MANIFEST).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    print(f"{target.relative_to(MODELS.parents[2])}: {(target / WEIGHTS).stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
