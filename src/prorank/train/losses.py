@@ -44,14 +44,18 @@ def softmax(
     """Contrastive cross-entropy: every relevant document against the irrelevant ones of its list.
 
     -log(exp(m+/T) / (exp(m+/T) + sum over irrelevant documents of exp(m/T))), a mean over relevant documents weighted
-    by relevance (InfoNCE; van den Oord et al. 2018, arXiv 1807.03748). Other relevant documents are no rivals.
+    by relevance (InfoNCE; van den Oord et al. 2018, arXiv 1807.03748). Other relevant documents are no rivals; a list
+    without an irrelevant one teaches nothing.
     """
     scaled = margins / temperature
-    positive = mask & (targets > 0)
-    rivals = scaled.masked_fill(~(mask & (targets <= 0)), -torch.inf).logsumexp(-1, keepdim=True)
-    loss = F.softplus(rivals - scaled)[positive]
+    irrelevant = mask & (targets <= 0)
+    positive = mask & (targets > 0) & irrelevant.any(-1, keepdim=True)
+    if not bool(positive.any()):
+        return margins.sum() * 0.0
+    rows, _ = positive.nonzero(as_tuple=True)
+    rivals = scaled[rows].masked_fill(~irrelevant[rows], -torch.inf).logsumexp(-1)
     weight = targets[positive]
-    return (loss * weight).sum() / weight.sum().clamp(min=1e-12)
+    return (F.softplus(rivals - scaled[positive]) * weight).sum() / weight.sum()
 
 
 def listnet(margins: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -81,7 +85,7 @@ def lambda_loss(
     """
     with torch.no_grad():
         length = margins.shape[-1]
-        order = margins.masked_fill(~mask, -torch.inf).argsort(-1, descending=True, stable=True)
+        order = margins.masked_fill(~mask, -torch.inf).argsort(dim=-1, descending=True, stable=True)
         rank = torch.empty_like(order).scatter_(
             -1, order, torch.arange(1, length + 1, device=order.device).expand_as(order)
         )
