@@ -102,8 +102,9 @@ def parse() -> argparse.Namespace:
 def offline_part(args: argparse.Namespace) -> tuple[list[tuple[Job, int]], dict[str, Any], dict[str, Any]]:
     """Requests with their offline margins, and what ``Reranker.rank`` makes of them one after the other."""
     from prorank.data.stdlib import load_stdlib
-    from prorank.reranker import Reranker
+    from prorank.reranker import Reranker, default_model
 
+    args.model = args.model or default_model()  # by name: the server must serve what its answers are compared with
     reranker = Reranker.from_pretrained(args.model, dtype=args.dtype, threads=args.threads)
     args.precision = reranker.backend.name.rsplit("-", 1)[-1]
     args.tolerance = args.tolerance or (1e-4 if args.precision == "float32" else 0.05)
@@ -131,7 +132,7 @@ def offline_part(args: argparse.Namespace) -> tuple[list[tuple[Job, int]], dict[
         tally.seconds = time.perf_counter() - started
     row = tally.row()
     row["tokens_per_request"] = round(sum(tokens for _, tokens in jobs) / len(jobs), 1)
-    if args.peer == "crossencoder":
+    if args.peer:  # the peer gets the very weights, adapters merged
         args.peer_folder = str(Path(tempfile.mkdtemp()) / "checkpoint")
         reranker.save(args.peer_folder)
     return jobs, row, {k: v for k, v in reranker.describe().items() if isinstance(v, str | int)}
@@ -213,7 +214,9 @@ def peer(args: argparse.Namespace, jobs: Sequence[Job]) -> dict[str, Any]:
     rows: dict[str, Any] = {"engine": args.peer, "precision": args.precision}
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder = getattr(args, "peer_folder", None) or for_transformers_4(base_folder(args.model), scratch)
+        folder = Path(args.peer_folder)
+        if args.peer == "mxbai":
+            folder = for_transformers_4(folder, scratch)
         command = [args.peer_python, str(HERE / "serve_peer.py"), "--engine", args.peer, "--model", str(folder)]
         command += ["--dtype", args.precision, *(["--threads", str(args.threads)] if args.threads else [])]
         url, _ = stack.enter_context(server(command, args.start_timeout))
@@ -222,13 +225,6 @@ def peer(args: argparse.Namespace, jobs: Sequence[Job]) -> dict[str, Any]:
             row = run(closed_loop(url, unchecked, clients, args.seconds, args.tolerance)).row()
             rows[f"clients_{clients}"] = {k: v for k, v in row.items() if k not in ("wrong", "worst_difference")}
     return rows
-
-
-def base_folder(model: str | None) -> Path:
-    """Folder of the weights that a peer can load: a checkpoint folder, or the built-in base."""
-    from prorank.bases import resolve_base
-
-    return Path(model) if model and Path(model).is_dir() else Path(resolve_base("smollm2-135m"))
 
 
 def for_transformers_4(folder: Path, scratch: Path) -> Path:
