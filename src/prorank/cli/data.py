@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prorank.cli._model import positive
+from prorank.cli.mine import add_mining_arguments
 
 if TYPE_CHECKING:
-    from prorank.data import Collection
+    pass
 
 __all__ = ["add_arguments", "run"]
 
@@ -35,15 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--out", required=True, metavar="PATH", help="a new folder, or a file for jsonl")
     mine = commands.add_parser("mine", help="candidates, or lists with hard negatives", allow_abbrev=False)
     _source(mine)
-    mine.add_argument("--first-stage", default="bm25", metavar="NAME", help="as in evaluate (default: %(default)s)")
-    mine.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates (default: %(default)s)")
-    mine.add_argument("--out", required=True, metavar="FILE", help="FILE.trec: all candidates; FILE.jsonl: lists")
-    mine.add_argument("--negatives", type=positive, default=15, metavar="N", help="for lists (default: %(default)s)")
-    mine.add_argument("--rank-from", type=positive, default=1, metavar="N", help="first rank used (default: 1)")
-    mine.add_argument("--absolute-margin", type=float, metavar="X", help="keep scores <= the positive's - X")
-    mine.add_argument("--relative-margin", type=float, metavar="X", help="keep scores <= (1 - X) of the positive's")
-    mine.add_argument("--pick", choices=("top", "random"), default="top", help="which of them (default: %(default)s)")
-    mine.add_argument("--seed", type=int, default=0, metavar="N", help="of random (default: %(default)s)")
+    add_mining_arguments(mine)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,40 +86,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _mine(args: argparse.Namespace) -> int:
-    from prorank.data import first_stage, load_collection, write_run
-    from prorank.data.jsonl import write_jsonl
-    from prorank.data.negatives import mine_negatives
+    from prorank.cli.mine import mine
+    from prorank.data import load_collection
 
-    out = Path(args.out)
-    kind = out.name.removesuffix(".gz").rpartition(".")[2]
-    if kind not in ("trec", "jsonl"):
-        raise ValueError(f"--out: {args.out} must end in .trec (candidates) or .jsonl (lists), plain or with .gz")
-    collection = load_collection(args.data, args.split)
-    candidates = first_stage(args.first_stage, collection, args.top_k)
-    if kind == "trec":
-        write_run(out, candidates, args.first_stage.replace(":", "-"))
-        return 0
-    mined = mine_negatives(
-        collection,
-        candidates,
-        negatives=args.negatives,
-        rank_from=args.rank_from,
-        rank_to=args.top_k,
-        absolute_margin=args.absolute_margin,
-        relative_margin=args.relative_margin,
-        pick=args.pick,
-        seed=args.seed,
-    )
-    judged = {
-        query_id: {**_relevant(collection, query_id), **dict.fromkeys(negatives, 0)}
-        for query_id, negatives in mined.items()
-    }
-    queries = {query_id: collection.queries[query_id] for query_id in judged}
-    write_jsonl(replace(collection, queries=queries, qrels=judged, candidates=None), out)
-    print(f"{len(judged)} queries, {sum(map(len, mined.values()))} negatives", file=sys.stderr)
-    return 0
-
-
-def _relevant(collection: Collection, query_id: str) -> dict[str, int]:
-    judgments = collection.qrels[query_id]
-    return {doc_id: grade for doc_id, grade in judgments.items() if grade >= 1 and doc_id in collection.documents}
+    return mine(args, load_collection(args.data, args.split))

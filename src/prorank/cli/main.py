@@ -20,7 +20,10 @@ COMMANDS: dict[str, str] = {
     "compare": "paired tests between finished evaluations",
     "analyze": "how a model understands the prompt, and how much its scores tell apart",
     "data": "what is in a collection; convert it; mine candidates and negatives",
+    "train": "warmup, refine, evaluation and report by one command",
     "warmup": "stage 1: teach a base the relevance prompt by GRPO",
+    "mine": "hard negatives, filtered by a model",
+    "teach": "a teacher's scores of candidates, for distillation",
     "refine": "stage 2: teach a model to order documents finely",
     "serve": "rerank over HTTP, in the formats of Cohere, Jina, Voyage, TEI and vLLM, with a page",
 }

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config
-from prorank.train.refine_settings import RefineConfig
+from prorank.train.refine_settings import TEACHER_LOSSES, RefineConfig
 
 if TYPE_CHECKING:
     from prorank.cli._datasets import Prepared
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from prorank.train.lists import ListSource
     from prorank.train.refine import OnEval, RefineResult
 
-__all__ = ["add_arguments", "held_out_evaluation", "run"]
+__all__ = ["add_arguments", "held_out_evaluation", "run", "train"]
 
 _RUN_KEYS = (
     "model", "data", "split", "out", "first_stage", "teacher", "instruction", "exclude", "template", "max_length",
@@ -83,13 +83,20 @@ def run(args: argparse.Namespace) -> int:
     if not options["out"]:
         raise ValueError("--out is missing: give it here or in --config")
 
-    from prorank.cli._datasets import list_source, load_dataset, load_excluded, read_specs
-    from prorank.train.lists import Mixture
+    from prorank.cli._datasets import load_dataset, load_excluded, read_specs
 
     common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
     specs = read_specs(args.data, file, common)
     evaluation = load_excluded(options["exclude"] or [])
-    prepared = [load_dataset(spec, config.hard_rank_to, evaluation) for spec in specs]
+    train([load_dataset(spec, config.hard_rank_to, evaluation) for spec in specs], options, config)
+    return 0
+
+
+def train(prepared: Sequence[Prepared], options: Mapping[str, Any], config: RefineConfig) -> RefineResult:
+    """Refine ``options["model"]``; leaves checkpoints, log, record and report in ``options["out"]``."""
+    from prorank.cli._datasets import list_source
+    from prorank.train.lists import Mixture
+
     sources = [list_source(one, config) for one in prepared]
     _check_targets(config, prepared, sources)
     mixture = Mixture(sources, config)
@@ -107,8 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
     if options["threads"]:
         torch.set_num_threads(int(options["threads"]))
-    name = options["model"] or "smollm2-135m"
-    base_name, adapter, manifest = read_adapter(name)
+    base_name, adapter, manifest = read_adapter(options["model"] or "smollm2-135m")
     base = load_base(base_name)
     chosen = options["template"]
     template = manifest.template if manifest and not chosen else resolve_template(chosen, base.tokenizer)
@@ -119,8 +125,9 @@ def run(args: argparse.Namespace) -> int:
         base, encoder, mixture, config, out, base_name=base_name, adapter=adapter, device=options["device"],
         on_eval=held_out_evaluation(sources, config.held_out_queries, int(options["eval_top_k"] or 20)),
     )  # fmt: skip
-    _finish(result, out, config, options, sources, base.sha256)
-    return 0
+    if int(os.environ.get("RANK", "0")) == 0:
+        _finish(result, out, config, options, sources, base.sha256)
+    return result
 
 
 def held_out_evaluation(sources: Sequence[ListSource], queries: int, top_k: int) -> OnEval:
@@ -187,8 +194,6 @@ def _options(args: argparse.Namespace, file: Mapping[str, Any]) -> dict[str, Any
 
 def _check_targets(config: RefineConfig, prepared: Sequence[Prepared], sources: Sequence[ListSource]) -> None:
     """Every loss must find something to read."""
-    from prorank.train.losses import TEACHER_LOSSES
-
     for name in config.loss_weights():
         if name in TEACHER_LOSSES and all(one.teacher is None for one in prepared):
             raise ValueError(f"--refine.losses: {name} learns from a teacher's scores; give --teacher")
@@ -207,8 +212,6 @@ def _finish(
     base_sha256: str,
 ) -> None:
     """The record line, the report and a summary for people."""
-    if int(os.environ.get("RANK", "0")) != 0:
-        return
     from prorank.cli._refine_report import write_report
     from prorank.evaluate.record import append_record
     from prorank.files import sha256_file

@@ -20,11 +20,12 @@ from prorank.config import add_config_arguments, build_config, config_dict, over
 from prorank.train.settings import WarmupConfig
 
 if TYPE_CHECKING:
+    from prorank.data.collection import Collection
     from prorank.train.sampling import PromptSampler
     from prorank.train.warmup import WarmupResult
     from prorank.types import Run
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "run", "train"]
 
 _RUN_KEYS = (
     "model", "data", "split", "out", "first_stage", "template", "max_length", "device", "threads", "records",
@@ -77,10 +78,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--analysis-pairs: expected 0 or at least 2, got {pairs}")
 
     from prorank.data.collection import load_collection, splits_of
-    from prorank.train.sampling import PromptSampler
 
     split = options.get("split") or ("train" if "train" in splits_of(options["data"]) else None)
-    collection = load_collection(options["data"], split)
+    train(load_collection(options["data"], split), {**options, "analysis_pairs": pairs}, config)
+    return 0
+
+
+def train(collection: Collection, options: dict[str, Any], config: WarmupConfig) -> WarmupResult:
+    """Warm up on a collection; leaves checkpoints, log, record and report in ``options["out"]``."""
+    from prorank.train.sampling import PromptSampler
+
     PromptSampler(collection, _easy(config))  # bad judgments are found before the first stage is computed
     candidates = _candidates(options, collection, config)
     sampler = PromptSampler(collection, config, candidates)
@@ -103,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
     sha256 = base.sha256
     del base  # room for the two models of the analysis
     if int(os.environ.get("RANK", "0")) == 0:
-        _finish(result, out, config, {**options, "analysis_pairs": pairs}, sampler, candidates, sha256)
-    return 0
+        _finish(result, out, config, options, sampler, candidates, sha256)
+    return result
 
 
 def _options(args: argparse.Namespace, file: dict[str, Any]) -> dict[str, Any]:

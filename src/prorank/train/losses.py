@@ -18,7 +18,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-__all__ = ["LABEL_LOSSES", "LOSSES", "TEACHER_LOSSES", "ListLoss", "combined"]
+from prorank.train.refine_settings import LABEL_LOSSES
+
+__all__ = ["LOSSES", "ListLoss", "combined"]
 
 
 class ListLoss(NamedTuple):
@@ -125,13 +127,11 @@ def kl(margins: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, *, temp
     return (wanted.exp() * (wanted - logs)).masked_fill(~mask, 0.0).sum(-1).mean()
 
 
-LABEL_LOSSES: Mapping[str, Callable[..., torch.Tensor]] = {
-    "bce": bce, "softmax": softmax, "listnet": listnet, "ranknet": ranknet, "lambda": lambda_loss,
+LOSSES: Mapping[str, Callable[..., torch.Tensor]] = {
+    "softmax": softmax, "bce": bce, "ranknet": ranknet, "lambda": lambda_loss, "listnet": listnet,
+    "kl": kl, "margin_mse": margin_mse,
 }  # fmt: skip
-"""Losses whose targets are judgments."""
-TEACHER_LOSSES: Mapping[str, Callable[..., torch.Tensor]] = {"kl": kl, "margin_mse": margin_mse}
-"""Losses whose targets are a teacher's scores."""
-LOSSES = {**LABEL_LOSSES, **TEACHER_LOSSES}
+"""Name in the settings -> function."""
 
 
 def combined(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prorank.train.losses import LOSSES
 from prorank.train.settings import TrainingConfig
 
-__all__ = ["RefineConfig"]
+__all__ = ["LABEL_LOSSES", "TEACHER_LOSSES", "RefineConfig"]
+
+LABEL_LOSSES = ("softmax", "bce", "ranknet", "lambda", "listnet")
+"""Names of the losses on judgments; the functions are in ``prorank.train.losses``, which needs torch."""
+TEACHER_LOSSES = ("kl", "margin_mse")
+"""Names of the losses on a teacher's scores."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,8 @@ class RefineConfig(TrainingConfig):
         weights = {}
         for text in self.losses:
             name, _, weight = text.partition("=")
-            if name not in LOSSES:
-                raise ValueError(f"losses: {name!r} is none of {', '.join(LOSSES)}")
+            if name not in (*LABEL_LOSSES, *TEACHER_LOSSES):
+                raise ValueError(f"losses: {name!r} is none of {', '.join((*LABEL_LOSSES, *TEACHER_LOSSES))}")
             try:
                 weights[name] = float(weight or 1.0)
             except ValueError:

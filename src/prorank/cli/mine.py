@@ -1,0 +1,114 @@
+"""Mine hard negatives: first-stage candidates that are not relevant, far enough below the relevant ones for a model.
+
+With --model the candidates of every judged query are scored first (kept beside --out, so that an interrupted run goes
+on); a candidate that the model puts above the relevant document less a margin is taken for a false negative.
+
+  prorank mine --data DIR --split train --negatives 15 --out lists.jsonl
+  prorank mine --data DIR --model runs/refined/best --absolute-margin 2 --out lists.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prorank.cli._model import add_model_arguments, load_reranker, positive
+
+if TYPE_CHECKING:
+    from prorank.data.collection import Collection
+
+__all__ = ["add_arguments", "add_mining_arguments", "mine", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``prorank mine``."""
+    parser.add_argument(
+        "--data", required=True, metavar="DATA", help="BEIR or TREC folder, JSON lines, irds:ID, stdlib"
+    )
+    parser.add_argument("--split", metavar="NAME", help="which judgments (default: train, or the only ones)")
+    add_mining_arguments(parser)
+    add_model_arguments(parser)
+
+
+def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say what is mined, shared with ``prorank data mine``."""
+    parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="as in evaluate (default: %(default)s)")
+    parser.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="FILE.trec: all candidates; FILE.jsonl: lists")
+    parser.add_argument("--negatives", type=positive, default=15, metavar="N", help="for lists (default: %(default)s)")
+    parser.add_argument("--rank-from", type=positive, default=1, metavar="N", help="first rank used (default: 1)")
+    parser.add_argument("--absolute-margin", type=float, metavar="X", help="keep scores <= the relevant document's - X")
+    parser.add_argument("--relative-margin", type=float, metavar="X", help="keep scores <= (1 - X) of it")
+    parser.add_argument("--pick", choices=("top", "random"), default="top", help="which of them (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Mine with the first stage's scores, or with a model's where one is named."""
+    from prorank.data.collection import load_collection, splits_of
+
+    split = args.split or ("train" if "train" in splits_of(args.data) else None)
+    return mine(args, load_collection(args.data, split), model=args.model)
+
+
+def mine(args: argparse.Namespace, collection: Collection, model: str | None = None) -> int:
+    """Write the candidates (``.trec``) or the lists (``.jsonl``)."""
+    from prorank.data import first_stage, write_run
+    from prorank.data.jsonl import write_jsonl
+    from prorank.data.negatives import mine_negatives
+
+    out = Path(args.out)
+    kind = out.name.removesuffix(".gz").rpartition(".")[2]
+    if kind not in ("trec", "jsonl"):
+        raise ValueError(f"--out: {args.out} must end in .trec (candidates) or .jsonl (lists), plain or with .gz")
+    if kind == "jsonl" and not collection.qrels:
+        raise ValueError(f"--data: {collection.name} has no judgments, so nothing is known to be relevant")
+    candidates = first_stage(args.first_stage, collection, args.top_k)
+    name = args.first_stage.replace(":", "-")
+    if model is not None:
+        from prorank.cli._teachers import scored_candidates
+
+        with_relevant = {
+            q: {**listed, **{d: float("-inf") for d in relevant(collection, q) if d not in listed}}
+            for q, listed in candidates.items()
+            if q in collection.qrels
+        }
+        system = _system(args, model)
+        candidates, name = scored_candidates(system, collection, with_relevant, out.with_suffix(".scores")), system.name
+    if kind == "trec":
+        write_run(out, candidates, name)
+        return 0
+    mined = mine_negatives(
+        collection,
+        candidates,
+        negatives=args.negatives,
+        rank_from=args.rank_from,
+        rank_to=args.top_k,
+        absolute_margin=args.absolute_margin,
+        relative_margin=args.relative_margin,
+        pick=args.pick,
+        seed=args.seed,
+    )
+    judged = {q: {**relevant(collection, q), **dict.fromkeys(negatives, 0)} for q, negatives in mined.items()}
+    queries = {query_id: collection.queries[query_id] for query_id in judged}
+    scores = None
+    if model is not None:  # kept for distillation
+        scores = {q: {d: candidates[q][d] for d in documents if d in candidates[q]} for q, documents in judged.items()}
+    write_jsonl(replace(collection, queries=queries, qrels=judged, candidates=None), out, scores)
+    print(f"{len(judged)} queries, {sum(map(len, mined.values()))} negatives", file=sys.stderr)
+    return 0
+
+
+def relevant(collection: Collection, query_id: str) -> dict[str, int]:
+    """The query's relevant documents that the corpus holds."""
+    judgments = collection.qrels[query_id]
+    return {doc_id: grade for doc_id, grade in judgments.items() if grade >= 1 and doc_id in collection.documents}
+
+
+def _system(args: argparse.Namespace, model: str):  # type: ignore[no-untyped-def]
+    from prorank.evaluate.systems import RerankerSystem
+
+    return RerankerSystem(load_reranker(args, model), instruction=args.instruction)

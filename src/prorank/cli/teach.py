@@ -1,0 +1,73 @@
+"""Score candidates with a teacher, for distillation: lists with scores that refine learns from (losses kl, margin_mse).
+
+Several --teacher are fused by reciprocal ranks. A collection without queries gets pseudo-queries from its titles or
+first sentences. Scores are kept beside --out as they come, so that an interrupted run goes on.
+
+  prorank teach --data DIR --teacher dense --teacher bm25 --out lists.jsonl
+  prorank teach --data DIR --teacher cross-encoder:FOLDER --first-stage fused --top-k 30 --out lists.jsonl
+  prorank teach --data DIR --pseudo-queries title --teacher runs/refined/best --max-queries 2000 --out lists.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from prorank.cli._model import add_model_arguments, positive
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``prorank teach``."""
+    parser.add_argument(
+        "--data", required=True, metavar="DATA", help="BEIR or TREC folder, JSON lines, irds:ID, stdlib"
+    )
+    parser.add_argument("--split", metavar="NAME", help="which queries (default: train, or the only ones)")
+    parser.add_argument(
+        "--teacher", action="append", required=True, metavar="SPEC",
+        help="bm25, dense[:MODEL], fused, a run file, a prorank model, or a peer as evaluate's --baseline; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="whose candidates (default: %(default)s)")
+    parser.add_argument("--top-k", type=positive, default=50, metavar="N", help="candidates (default: %(default)s)")
+    parser.add_argument(
+        "--pseudo-queries", choices=("title", "first-sentence"), help="take queries out of the documents themselves"
+    )
+    parser.add_argument("--max-queries", type=positive, metavar="N", help="only so many queries")
+    parser.add_argument("--out", required=True, metavar="FILE.jsonl", help="lists: documents, judgments, scores")
+    add_model_arguments(parser, model=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, fuse, write."""
+    out = Path(args.out)
+    if not out.name.removesuffix(".gz").endswith(".jsonl"):
+        raise ValueError(f"--out: {args.out} must end in .jsonl or .jsonl.gz")
+
+    from prorank.cli._teachers import teacher_run
+    from prorank.data.collection import load_collection, splits_of
+    from prorank.data.first_stage import first_stage, fuse
+    from prorank.data.jsonl import write_jsonl
+    from prorank.data.pseudo import pseudo_queries
+
+    split = args.split or ("train" if "train" in splits_of(args.data) else None)
+    collection = load_collection(args.data, split)
+    if args.pseudo_queries:
+        collection = pseudo_queries(collection, args.pseudo_queries, limit=args.max_queries)
+    if not collection.queries:
+        raise ValueError(f"--data: {collection.name} has no queries; --pseudo-queries takes them from the documents")
+    kept = list(collection.queries)[: args.max_queries]
+    collection = replace(
+        collection,
+        queries={q: collection.queries[q] for q in kept},
+        qrels={q: collection.qrels[q] for q in kept if q in collection.qrels},
+    )
+    candidates = first_stage(args.first_stage, collection, args.top_k)
+    runs = [teacher_run(spec, args, collection, candidates, out.with_suffix(".scores")) for spec in args.teacher]
+    scores = runs[0] if len(runs) == 1 else fuse(runs)
+    write_jsonl(collection, out, scores)
+    documents = sum(map(len, scores.values()))
+    print(f"{len(scores)} queries, {documents} scored documents: {out}", file=sys.stderr)
+    return 0

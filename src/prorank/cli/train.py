@@ -1,0 +1,287 @@
+"""Warmup, mining, refine, evaluation and a report by one command, on anybody's queries and documents.
+
+Nothing but --data is needed: a fifth of the queries is kept for the test, chosen by the hash of their ids, and never
+trained on. Every step is skipped where it has ended and resumed where it was interrupted. The report says whether
+training helped, with intervals and a test.
+
+  prorank train --data my_folder --out runs/mine
+  prorank train --config recipes/train/smollm2-135m-cpu.toml
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prorank.cli._model import positive
+from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config
+from prorank.train.refine_settings import RefineConfig
+from prorank.train.settings import WarmupConfig
+
+if TYPE_CHECKING:
+    from prorank.cli._datasets import Prepared
+    from prorank.data.collection import Collection
+    from prorank.evaluate.evaluation import Evaluation
+    from prorank.types import Run
+
+__all__ = ["add_arguments", "run"]
+
+_RUN_KEYS = (
+    "model", "data", "split", "out", "test", "test_share", "first_stage", "teacher", "instruction", "template",
+    "max_length", "device", "threads", "eval_top_k", "test_top_k", "test_queries",
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``prorank train``."""
+    parser.add_argument(
+        "--config", metavar="FILE",
+        help="TOML or YAML: flags, [warmup] and [refine] tables, [[datasets]], and [[blocks]] of refine settings that "
+        "follow one another",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", metavar="PATH", action="append", help="BEIR or TREC folder, JSON lines, irds:ID, stdlib; repeatable"
+    )
+    parser.add_argument("--split", metavar="NAME", help="which judgments (default: train, or the only ones)")
+    parser.add_argument("--out", metavar="DIR", help="folder of all steps (default: runs/train)")
+    parser.add_argument("--model", metavar="NAME", help="base (default: smollm2-135m)")
+    parser.add_argument(
+        "--test", metavar="PATH[:SPLIT]", action="append",
+        help="evaluation set; repeatable (default: queries held out of the data)",
+    )  # fmt: skip
+    parser.add_argument("--test-share", type=float, metavar="X", help="share of the queries held out (default: 0.2)")
+    parser.add_argument(
+        "--test-top-k", type=positive, metavar="N", help="candidates reranked in the test (default: 50)"
+    )
+    parser.add_argument(
+        "--test-queries", type=positive, metavar="N", help="at most so many test queries (default: 200)"
+    )
+    parser.add_argument("--first-stage", metavar="SPEC", help="bm25, dense, fused, given, a run file (default: bm25)")
+    parser.add_argument("--teacher", metavar="SPEC", help="whose scores kl and margin_mse learn from")
+    parser.add_argument("--instruction", metavar="TEXT", help="what relevance means in this data")
+    parser.add_argument("--template", metavar="NAME", help="template preset or JSON file (default: from the base)")
+    parser.add_argument("--max-length", type=positive, metavar="N", help="tokens of a prompt in use (default: 512)")
+    parser.add_argument("--eval-top-k", type=positive, metavar="N", help="candidates on the way (default: 20)")
+    parser.add_argument("--device", help="cpu or cuda (default: the best there is)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+    add_config_arguments(parser, WarmupConfig, "warmup")
+    add_config_arguments(parser, RefineConfig, "refine")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check what can be checked, then step by step."""
+    file = read_config(args.config) if args.config else {}
+    options = _options(args, file)
+    out = Path(options["out"] or "runs/train")
+    warm_config = build_config(WarmupConfig, "warmup", file, overrides(args, "warmup"))
+    blocks = _blocks(file, overrides(args, "refine"))
+    share = float(options["test_share"] or 0.2)
+    if not 0 < share < 1:
+        raise ValueError(f"--test-share: expected a share between 0 and 1, got {share}")
+
+    from prorank.cli import refine, warmup
+    from prorank.cli._datasets import load_dataset, load_excluded, read_specs
+
+    common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
+    specs = read_specs(args.data, file, common)
+    tests = load_excluded(options["test"] or [])
+    depth = max(config.hard_rank_to for _, config in blocks)
+    prepared = [load_dataset(spec, depth, tests) for spec in specs]
+    if not tests:
+        prepared, tests = _split_off(prepared, share)
+    tests = [_shortened(test, int(options["test_queries"] or 200)) for test in tests]
+
+    shared = {name: options[name] for name in ("template", "max_length", "device", "threads", "eval_top_k")}
+    warm_data = next((one.collection for one in prepared if one.collection.qrels), None)
+    if warm_data is None:
+        raise ValueError("--data: warmup needs a collection with judgments")
+    warm_config = _with_threshold(warm_config, warm_data)
+    model = _step(
+        out / "warmup", "warmup", warm_config,
+        lambda folder: warmup.train(
+            warm_data,
+            {**shared, "model": options["model"], "out": folder, "first_stage": options["first_stage"],
+             "analysis_pairs": 0, "records": None},
+            warm_config,
+        ),
+    )  # fmt: skip
+    warmed = model
+    for number, (name, config) in enumerate(blocks, 1):
+        folder = out / f"refine-{number}-{name}" if len(blocks) > 1 else out / "refine"
+        model = _step(
+            folder, "refine", config,
+            lambda where, config=config, model=model: refine.train(
+                prepared, {**shared, "model": str(model), "out": where, "records": None}, config
+            ),
+        )  # fmt: skip
+    stages = {"base": options["model"] or "smollm2-135m", "warmed-up": str(warmed), "refined": str(model)}
+    results = [_evaluate(test, stages, options, out, specs[0].first_stage) for test in tests]
+    _report(results, out, stages)
+    return 0
+
+
+def _options(args: argparse.Namespace, file: Mapping[str, Any]) -> dict[str, Any]:
+    tables = ("warmup", "refine", "datasets", "blocks")
+    unknown = [key for key in file if key not in (*_RUN_KEYS, *tables)]
+    if unknown:
+        raise ValueError(f"--config {args.config}: {unknown[0]!r} is no setting (known: {', '.join(_RUN_KEYS)})")
+    given = {key: getattr(args, key) for key in _RUN_KEYS}
+    return {key: given[key] if given[key] is not None else file.get(key) for key in _RUN_KEYS}
+
+
+def _blocks(file: Mapping[str, Any], flags: Mapping[str, str]) -> list[tuple[str, RefineConfig]]:
+    """(name, settings) of every refine block: ``[refine]``, then the block's own, then the flags."""
+    common = file.get("refine", {})
+    if "blocks" not in file:
+        return [("all", build_config(RefineConfig, "refine", file, flags))]
+    blocks = []
+    for number, table in enumerate(file["blocks"], 1):
+        own = {key: value for key, value in table.items() if key != "name"}
+        settings = build_config(RefineConfig, "refine", {"refine": {**common, **own}}, flags)
+        blocks.append((str(table.get("name", number)), settings))
+    return blocks
+
+
+def _step(folder: Path, section: str, config: Any, train: Any) -> Path:
+    """Run a step, or say that it has ended; the checkpoint it leaves.
+
+    Raises:
+        ValueError: it has ended with other settings.
+    """
+    if (folder / "records.jsonl").is_file():
+        found = json.loads((folder / "config.json").read_text("utf-8")).get(section, {})
+        for name, value in json.loads(json.dumps(config_dict(config))).items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"--{section}.{name}: {folder} has ended with {found.get(name)!r}, not {value!r}; "
+                    "give another --out, or remove that folder"
+                )
+        print(f"{folder}: done before", file=sys.stderr)
+    else:
+        print(f"{folder}: {section}", file=sys.stderr)
+        train(str(folder))
+    return folder / ("best" if (folder / "best").is_dir() else "last")
+
+
+def _split_off(prepared: Sequence[Prepared], share: float) -> tuple[list[Prepared], list[Collection]]:
+    """Take test queries, chosen by the hash of their ids, out of every judged collection.
+
+    Raises:
+        ValueError: a collection has too few judged queries for it.
+    """
+    kept, tests = [], []
+    for one in prepared:
+        judged = [q for q in one.collection.queries if any(r > 0 for r in one.collection.qrels.get(q, {}).values())]
+        test = {q for q in judged if _place(q) < share}
+        if len(test) < 2 or len(judged) - len(test) < 2:
+            raise ValueError(
+                f"--test-share: {one.collection.name} has {len(judged)} queries with a relevant document; {share} of "
+                "them leaves too few to train or to test on; give more queries, or --test"
+            )
+        kept.append(
+            replace(one, collection=_only(one.collection, [q for q in one.collection.queries if q not in test]))
+        )
+        tests.append(_only(one.collection, [q for q in judged if q in test]))
+    return kept, tests
+
+
+def _place(query_id: str) -> float:
+    """A number from 0 to 1 that depends on the id alone, and not on what decides the held-out queries of training."""
+    return int(hashlib.sha256(f"test:{query_id}".encode()).hexdigest()[:8], 16) / 0x100000000
+
+
+def _only(collection: Collection, query_ids: Sequence[str]) -> Collection:
+    return replace(
+        collection,
+        queries={q: collection.queries[q] for q in query_ids},
+        qrels={q: collection.qrels[q] for q in query_ids if q in collection.qrels},
+    )
+
+
+def _shortened(test: Collection, queries: int) -> Collection:
+    judged = [q for q in test.queries if q in test.qrels]
+    return _only(test, sorted(sorted(judged, key=_place)[:queries]))
+
+
+def _with_threshold(config: WarmupConfig, collection: Collection) -> WarmupConfig:
+    graded = any(r not in (0, 1) for judged in collection.qrels.values() for r in judged.values())
+    if config.relevance_threshold is None and graded:
+        print(f"{collection.name} is graded: warmup takes 1 and above as relevant", file=sys.stderr)
+        return replace(config, relevance_threshold=1)
+    return config
+
+
+def _evaluate(
+    test: Collection, stages: Mapping[str, str], options: Mapping[str, Any], out: Path, first_stage_name: str | None
+) -> Evaluation:
+    """The first stage and every stage of training on one test set."""
+    from prorank.cli.evaluate import progress
+    from prorank.data.first_stage import first_stage
+    from prorank.evaluate.evaluation import Options, Peer, evaluate
+    from prorank.evaluate.systems import RerankerSystem
+    from prorank.reranker import Reranker
+
+    def load(label: str, model: str) -> RerankerSystem:
+        reranker = Reranker.from_pretrained(
+            model, device=options["device"], max_length=options["max_length"], threads=options["threads"]
+        )
+        return RerankerSystem(reranker, name=label, instruction=options["instruction"])
+
+    spec = first_stage_name or ("given" if test.candidates is not None else "bm25")
+    top_k = int(options["test_top_k"] or 50)
+    candidates: Run = first_stage(spec, test, top_k)
+    peers = [Peer(lambda label=label, model=model: load(label, model)) for label, model in stages.items()]
+    folder = out / f"test-{test.name}-{test.split}" if test.split else out / f"test-{test.name}"
+    with progress() as on_system:
+        return evaluate(
+            test, candidates, peers, folder, first_stage=spec, top_k=top_k, options=Options(against="base"),
+            on_system=on_system,
+        )  # fmt: skip
+
+
+def _report(results: Sequence[Evaluation], out: Path, stages: Mapping[str, str]) -> None:
+    """The table and the plain sentence, for people and in ``report.md``."""
+    from prorank.files import write_atomic
+
+    lines = ["# Training report", ""]
+    for result in results:
+        measure = next(iter(result.rows[0].intervals))
+        lines += [
+            f"## {result.collection.name} ({len(result.collection.qrels)} test queries, top {result.top_k} of "
+            f"{result.first_stage})",
+            "",
+            f"| system | {measure} | 95% interval | difference to {result.first_stage} | p (Holm) |",
+            "|---|---|---|---|---|",
+        ]
+        for row in result.rows:
+            interval = row.intervals[measure]
+            tested = row.versus.get(result.first_stage, {}).get(measure)
+            versus = f"{tested.comparison.difference.mean:+.4f} | {tested.p_holm:.4f}" if tested else " | "
+            lines.append(f"| {row.name} | {interval.mean:.4f} | {interval.low:.4f} to {interval.high:.4f} | {versus} |")
+        lines += ["", sentence(result, measure), ""]
+    lines.append(f"The reranker: `{stages['refined']}`.")
+    text = "\n".join(lines) + "\n"
+    write_atomic(out / "report.md", text)
+    print(text)
+
+
+def sentence(result: Evaluation, measure: str) -> str:
+    """Whether training helped, in words, by the paired test against the first stage at the 5 % level."""
+    refined = next(row for row in result.rows if row.name == "refined")
+    tested = refined.versus[result.first_stage][measure]
+    difference, queries = tested.comparison.difference, len(result.collection.qrels)
+    size = f"{difference.mean:+.4f} {measure} (95% interval {difference.low:+.4f} to {difference.high:+.4f}, "
+    size += f"p = {tested.p_holm:.4f}, {queries} queries)"
+    if tested.p_holm < 0.05:
+        helped = "helped" if difference.mean > 0 else "made the order worse"
+        return f"Training {helped}: the refined reranker differs from {result.first_stage} by {size}."
+    return (
+        f"It is not shown that training helped: the refined reranker differs from {result.first_stage} by {size}; "
+        "that may be chance. More queries, or longer training, may tell."
+    )
