@@ -1,0 +1,39 @@
+"""Every shipped warmup recipe is read as the command reads it; the page's tables are those of the records."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prorank.cli import warmup as command
+from prorank.config import build_config, read_config
+from prorank.train.settings import WarmupConfig
+
+REPO = Path(__file__).resolve().parents[2]
+RECIPES = sorted((REPO / "recipes" / "warmup").glob("*.toml"))
+
+
+def test_there_are_recipes():
+    assert RECIPES
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_recipe_is_complete_and_known(path):
+    file = read_config(path)
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    options = command._options(parser.parse_args(["--config", str(path)]), file)
+    assert options["data"]
+    assert options["out"]
+    config = build_config(WarmupConfig, "warmup", file)
+    assert all(getattr(config, name) == value for name, value in file["warmup"].items())
+
+
+def test_tables_of_the_page_are_those_of_the_records():
+    script = REPO / "benchmarks" / "warmup_tables.py"
+    found = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
