@@ -1,6 +1,8 @@
-"""Take the pictures in docs/images of the page, with a real model: python tests/browser/make_screenshots.py [MODEL ...]
+"""Take the pictures in docs/images of the page, with real models.
 
-Two models make the comparing picture too. Look at what comes out before committing it.
+    python tests/browser/make_screenshots.py [[NAME=]MODEL ...]
+
+With two models the dark picture compares them. Look at what comes out before committing it.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ def main() -> None:
     from prorank.serve.app import create_app
 
     rerankers: dict[str, Any] = {}
-    for name in sys.argv[1:] or [None]:
-        one = Reranker.from_pretrained(name)
-        rerankers[one.name] = one
+    for text in sys.argv[1:] or [""]:
+        name, _, source = text.rpartition("=")
+        one = Reranker.from_pretrained(source or None)
+        rerankers[name or one.name] = one
     live = Live(create_app(rerankers))
     folder = ROOT / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
