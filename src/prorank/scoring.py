@@ -136,7 +136,8 @@ def _joinable(groups: Sequence[EncodedGroup], small: Sequence[int]) -> list[list
 
 
 def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
-    shortest, longest = min(sequences), max(sequences)  # of a sorted list, first and last differ soonest
+    ordered = sorted(map(list, sequences))
+    shortest, longest = ordered[0], ordered[-1]  # first and last differ soonest
     for i, (a, b) in enumerate(zip(shortest, longest, strict=False)):
         if a != b:
             return i

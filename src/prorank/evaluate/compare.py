@@ -101,8 +101,8 @@ def compare(
     found = []
     for a, b in pairs:
         left, right = ([system.values[measure][q] for q in queries] for system in (a, b))
-        means = (bootstrap_interval(values, level=level) for values in (left, right))
-        found.append((a.label, b.label, compare_paired(left, right, level=level), *means))
+        mean_a, mean_b = (bootstrap_interval(values, level=level) for values in (left, right))
+        found.append((a.label, b.label, compare_paired(left, right, level=level), mean_a, mean_b))
     corrected = holm([comparison.p for _, _, comparison, _, _ in found])
     return [
         Compared(a, b, Tested(comparison, p), mean_a, mean_b)

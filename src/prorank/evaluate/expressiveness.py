@@ -16,6 +16,7 @@ from prorank.evaluate.understanding import auc
 
 __all__ = [
     "ReliabilityBin",
+    "auc",
     "d_prime",
     "distinct_share",
     "effective_rank",
