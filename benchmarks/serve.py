@@ -44,16 +44,19 @@ def main() -> int:
     print_row("offline", offline)
     serve = [sys.executable, "-m", "prorank.cli.main", "serve", "--log-level", "error", *model_flags(args)]
     patient = ["--max-queue-seconds", "3600", "--max-queue-tokens", "100000000", "--request-timeout", "3600"]
-    with server([*serve, *patient], args.start_timeout) as (url, _):
+    with server([*serve, *patient], args.start_timeout) as (url, pid):
         run(closed_loop(url, checked, 2, min(args.seconds, 5), args.tolerance))  # warm
         for clients in args.clients:
             row = run(closed_loop(url, checked, clients, args.seconds, args.tolerance)).row()
             row["share_of_offline"] = round(row["documents_per_second"] / offline["documents_per_second"], 3)
             result[f"clients_{clients}"] = row
             print_row(f"{clients} clients", row)
+        if args.soak_minutes:
+            result["soak"] = soak(url, pid, checked, args)
+            print_row("soak", result["soak"])
     capacity = max(result[f"clients_{n}"]["documents_per_second"] for n in args.clients) / args.documents
     bound = ["--max-queue-seconds", str(args.bound)]
-    with server([*serve, *bound], args.start_timeout) as (url, pid):
+    with server([*serve, *bound], args.start_timeout) as (url, _):
         run(closed_loop(url, checked, 2, 5, args.tolerance))  # the server must know its own speed
         tally = run(open_loop(url, checked, 4 * capacity, args.seconds, args.tolerance))
         row = tally.row() | {"requests_per_second_sent": round(4 * capacity, 2), "bound_ms": 1000 * args.bound}
@@ -62,9 +65,6 @@ def main() -> int:
         row["within_bound"] = bool(tally.answered) and row["p99_ms"] <= allowed
         result["overload"] = row
         print_row("4x overload", row)
-        if args.soak_minutes:
-            result["soak"] = soak(url, pid, checked, args)
-            print_row("soak", result["soak"])
     if args.peer:
         result["peer"] = peer(args, checked)
         for name, row in result["peer"].items():
