@@ -1,15 +1,19 @@
 """How fast and how large: our scoring beside mxbai-rerank's and sentence-transformers', same weights, same pairs.
 
     python benchmarks/scoring.py --append benchmarks/results/scoring.jsonl
-    python benchmarks/scoring.py --repeats 1 --queries 1 --top-k 20             # does it run?
+    python benchmarks/scoring.py --repeats 1 --queries 1 --documents 4          # does it run?
     python benchmarks/scoring.py --mxbai-python .venvs/mxbai/bin/python         # an environment that is there already
 
 Every side is a process of its own with its package's default settings on the CPU. The sides take turns: repeat r gives
 the same queries' candidates (BM25's top 100, a real collection) to each of them, another repeat gives other queries.
+`--documents 100` scores all candidates and takes over an hour on two cores; the default takes 10 of each query's 100
+that are neighbours in length, short ones of one query and long ones of another: like a bucket of the peers' batches,
+so that nobody is charged for padding.
 The weights are the built-in base's in float32. mxbai-rerank asks in its own prompt, so ours runs twice: with the very
 same prompt (preset ``mxbai-rerank-v2``; the scores must be equal) and with our own. CrossEncoder reads our saved folder
-and so asks in our prompt. Time is from texts to scores, tokenisation included, loading and one warm-up call left out.
-Memory is the process's peak (VmHWM), its imports included; what the imports alone take is listed too.
+and so asks in our prompt. Time is from texts to scores, tokenisation included; loading and a first call with 32
+documents (the peers' default batch) are left out. Memory is the process's peak (VmHWM), that first call and the
+imports included; what the imports alone take is listed too.
 Prints a table, and one JSON line last.
 """
 
@@ -79,9 +83,9 @@ class Side:
 
 def main() -> int:
     args = parse()
-    repeats = pairs_of(args)
+    repeats, first = pairs_of(args)
     with tempfile.TemporaryDirectory(prefix="prorank-bench-") as scratch:
-        plan = sides(args, Path(scratch), repeats)
+        plan = sides(args, Path(scratch), first)
         running: list[Side] = []
         try:
             for name, (python, options) in plan.items():
@@ -112,6 +116,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=4, help="queries in each repeat (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="each with other queries (default: %(default)s)")
     parser.add_argument("--top-k", type=int, default=100, help="BM25's candidates a query (default: %(default)s)")
+    parser.add_argument("--documents", type=int, default=10, help="of them scored (default: %(default)s)")
     parser.add_argument("--max-length", type=int, default=512, help="tokens of a whole prompt (default: %(default)s)")
     parser.add_argument("--model", default="smollm2-135m", help="a base in float32 (default: %(default)s)")
     parser.add_argument("--only", nargs="*", help="these sides (default: all)")
@@ -123,8 +128,8 @@ def parse() -> argparse.Namespace:
     return args
 
 
-def pairs_of(args: argparse.Namespace) -> list[Jobs]:
-    """Per repeat its queries with BM25's candidates: queries evenly spread over the split, none of them twice."""
+def pairs_of(args: argparse.Namespace) -> tuple[list[Jobs], Jobs]:
+    """Per repeat its queries with BM25's candidates, and the first call: queries spread over the split, none twice."""
     from prorank.data.collection import load_collection
     from prorank.data.first_stage import first_stage
 
@@ -135,18 +140,24 @@ def pairs_of(args: argparse.Namespace) -> list[Jobs]:
     if len(full) < wanted:
         raise SystemExit(f"--queries x --repeats: {wanted} queries wanted, {len(full)} have {args.top_k} candidates")
     chosen = [full[i * len(full) // wanted] for i in range(wanted)]
-    jobs = [(collection.queries[q].text, [collection.documents[d].content for d in run[q]]) for q in chosen]
-    return [jobs[repeat :: args.repeats] for repeat in range(args.repeats)]
+    jobs = []
+    for number, query_id in enumerate(chosen):
+        texts = [collection.documents[doc_id].content for doc_id in run[query_id]]
+        by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        start = round(max(len(texts) - args.documents, 0) * number / max(wanted - 1, 1))
+        kept = sorted(by_length[start : start + args.documents])  # in BM25's order
+        jobs.append((collection.queries[query_id].text, [texts[i] for i in kept]))
+    unused = next((query_id for query_id in full if query_id not in chosen), chosen[0])
+    first = [collection.documents[doc_id].content for doc_id in run[unused]][:32]
+    return [jobs[repeat :: args.repeats] for repeat in range(args.repeats)], [(collection.queries[unused].text, first)]
 
 
-def sides(args: argparse.Namespace, scratch: Path, repeats: list[Jobs]) -> dict[str, tuple[str, dict[str, Any]]]:
+def sides(args: argparse.Namespace, scratch: Path, warm: Jobs) -> dict[str, tuple[str, dict[str, Any]]]:
     """Name -> (interpreter, what its process is told)."""
     from prorank import Reranker
     from prorank.bases import resolve_base
 
     base = Path(resolve_base(args.model))
-    query, documents = repeats[0][0]
-    warm = [(query, documents[:8])]
 
     def ours(dtype: str, **more: Any) -> tuple[str, dict[str, Any]]:
         arguments = {"dtype": dtype, "max_length": args.max_length, **more}
@@ -252,8 +263,9 @@ def summary(args: argparse.Namespace, running: list[Side]) -> dict[str, Any]:
 def print_table(result: dict[str, Any]) -> None:
     settings = result["settings"]
     print(
-        f"{settings['data']} {settings['split']}: {settings['repeats']} repeats of {settings['queries']} queries x "
-        f"BM25's top {settings['top_k']}, whole prompts of at most {settings['max_length']} tokens, {settings['model']}"
+        f"{settings['data']} {settings['split']}: {settings['repeats']} repeats of {settings['queries']} queries, "
+        f"{settings['documents']} of BM25's top {settings['top_k']} each, whole prompts of at most "
+        f"{settings['max_length']} tokens, {settings['model']}"
     )
     print(f"{'side':<28}{'pairs/s':>9}{'peak MiB':>10}{'imports MiB':>13}  repeats, pairs/s")
     for name, row in result["sides"].items():
