@@ -1,0 +1,142 @@
+"""mine, teach, refine and train as a user runs them, on a tiny base and a small collection."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prorank.cli.main import main
+from prorank.data.collection import load_collection
+from prorank.data.convert import convert
+from warmup_parts import collection, make_base
+
+QUICK = [
+    "--warmup.steps", "2", "--warmup.queries_per_step", "2", "--warmup.held_out_queries", "2",
+    "--warmup.eval_every", "2",
+    "--warmup.document_tokens", "12", "--warmup.query_tokens", "12", "--warmup.lora_rank", "4",
+    "--warmup.precision", "float32", "--refine.steps", "2", "--refine.queries_per_step", "2", "--refine.list_size", "4",
+    "--refine.hard_negatives", "2", "--refine.held_out_queries", "2", "--refine.eval_every", "2",
+    "--refine.document_tokens", "12", "--refine.query_tokens", "12", "--refine.precision", "float32",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(base, BEIR collection)."""
+    root = tmp_path_factory.mktemp("train")
+    convert(collection(), root / "data", "beir")
+    return make_base(root / "tiny"), root / "data"
+
+
+def test_train_ends_with_an_honest_report_and_runs_each_step_once(folders, tmp_path, capsys):
+    base, data = folders
+    command = ["train", "--data", str(data), "--model", str(base), "--out", str(tmp_path / "run"), *QUICK]
+    command += ["--test-top-k", "10", "--eval-top-k", "5", "--device", "cpu", "--threads", "1"]
+    assert main(command) == 0
+    report = (tmp_path / "run" / "report.md").read_text()
+    for name in ("bm25", "base", "warmed-up", "refined"):
+        assert f"| {name} |" in report
+    assert "raining" in report.splitlines()[-3]
+    record = json.loads((tmp_path / "run" / "refine" / "records.jsonl").read_text())
+    assert record["kind"] == "refine"
+    assert record["steps"] == 2
+    assert (tmp_path / "run" / "refine" / "report.html").read_text().count("<svg") >= 3
+    capsys.readouterr()
+    written = (tmp_path / "run" / "refine" / "last" / "adapter_model.safetensors").stat().st_mtime_ns
+    assert main(command) == 0
+    assert capsys.readouterr().err.count("done before") == 2
+    assert (tmp_path / "run" / "refine" / "last" / "adapter_model.safetensors").stat().st_mtime_ns == written
+    assert main([*command, "--refine.learning_rate", "0.5"]) == 2
+    assert "--refine.learning_rate" in capsys.readouterr().err
+
+
+def test_test_queries_are_never_trained_on():
+    from prorank.cli._datasets import DatasetSpec, Prepared
+    from prorank.cli.train import _split_off
+
+    (kept,), (test,) = _split_off([Prepared(DatasetSpec("toy"), collection(), None, None)], 0.3)
+    assert test.queries
+    assert not set(test.queries) & set(kept.collection.queries)
+    assert not set(test.queries) & set(kept.collection.qrels)
+    assert {**kept.collection.queries, **test.queries} == collection().queries
+
+
+def test_curriculum_of_blocks(folders, tmp_path):
+    base, data = folders
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'model = "{base}"\nout = "{tmp_path / "run"}"\nteacher = "bm25"\ntest_top_k = 5\ndevice = "cpu"\n'
+        f'[[datasets]]\npath = "{data}"\ncap = 1\n'
+        '[[blocks]]\nname = "distil"\nlosses = ["kl=1"]\n[[blocks]]\nname = "labels"\nlosses = ["softmax=1"]\n'
+    )
+    assert main(["train", "--config", str(recipe), *QUICK]) == 0
+    first, second = tmp_path / "run" / "refine-1-distil", tmp_path / "run" / "refine-2-labels"
+    assert json.loads((first / "config.json").read_text())["refine"]["losses"] == ["kl=1"]
+    assert json.loads((second / "records.jsonl").read_text())["model"] == str(first / "best")
+
+
+def test_teach_then_refine_from_its_scores(folders, tmp_path, capsys):
+    base, data = folders
+    lists = tmp_path / "lists.jsonl"
+    teach = ["teach", "--data", str(data), "--teacher", "bm25", "--teacher", str(base), "--top-k", "6"]
+    assert main([*teach, "--out", str(lists), "--dtype", "float32"]) == 0
+    taught = load_collection(lists)
+    assert taught.candidates
+    assert all(len(listed) <= 6 for listed in taught.candidates.values())
+    quick = QUICK[QUICK.index("--refine.steps") :]
+    refine = ["refine", "--model", str(base), "--data", str(lists), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*refine, "--teacher", "given", "--refine.losses", "[kl=1, margin_mse=0.1]", *quick]) == 0
+    assert json.loads((tmp_path / "run" / "records.jsonl").read_text())["steps"] == 2
+    capsys.readouterr()
+    assert main([*refine[:-3], str(tmp_path / "other"), "--refine.losses", "[kl=1]", *quick]) == 2
+    assert "give --teacher" in capsys.readouterr().err
+
+
+def test_mine_with_a_model_filters_by_its_margins(folders, tmp_path):
+    base, data = folders
+    mine = ["mine", "--data", str(data), "--model", str(base), "--top-k", "8", "--dtype", "float32"]
+    assert main([*mine, "--out", str(tmp_path / "all.jsonl")]) == 0
+    assert main([*mine, "--absolute-margin", "0.1", "--out", str(tmp_path / "some.jsonl")]) == 0
+    every, some = load_collection(tmp_path / "all.jsonl"), load_collection(tmp_path / "some.jsonl")
+    for query_id, judged in some.qrels.items():
+        scores = some.candidates[query_id]
+        best = max(scores[d] for d, r in judged.items() if r)
+        assert all(scores[d] <= best - 0.1 for d, r in judged.items() if not r)
+    count = [sum(r == 0 for judged in c.qrels.values() for r in judged.values()) for c in (every, some)]
+    assert 0 < count[1] < count[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["train"], "--data is missing"),
+        (["train", "--data", "nowhere"], "nowhere"),
+        (["train", "--data", "DATA", "--test-share", "2"], "--test-share"),
+        (["train", "--data", "DATA", "--refine.losses", "[hinge=1]"], "--refine.losses"),
+        (["train", "--data", "DATA", "--refine.steps", "0"], "--refine.steps"),
+        (["refine", "--data", "DATA"], "--out is missing"),
+        (["refine", "--data", "DATA", "--out", "/dev/null/x"], "--out"),
+        (["refine", "--data", "DATA", "--out", "OUT", "--refine.document_tokens", "4000"], "document_tokens"),
+        (["refine", "--data", "DATA", "--out", "OUT", "--exclude", "nowhere"], "nowhere"),
+        (["refine", "--data", "EMPTY", "--out", "OUT"], "relevant document"),
+        (["teach", "--data", "DATA", "--teacher", "bm25", "--out", "x.csv"], "--out"),
+        (["teach", "--data", "DATA", "--teacher", "run:x", "--out", "x.jsonl"], "run"),
+        (["mine", "--data", "DATA", "--out", "x.csv"], "--out"),
+    ],
+)
+def test_bad_input(folders, tmp_path, capsys, command, words):
+    base, data = folders
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text('{"query": "apple", "documents": ["apple apple", "bear"], "relevance": [0, 0]}\n')
+    names = {"DATA": str(data), "OUT": str(tmp_path / "out"), "EMPTY": str(empty)}
+    words_of = [names.get(word, word) for word in command]
+    if command[0] in ("train", "refine"):
+        words_of += ["--model", str(base)]
+    if "--out" not in command and "is missing" not in words:
+        words_of += ["--out", str(tmp_path / "out")]
+    assert main(words_of) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
