@@ -38,8 +38,7 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> int:
     args = parse()
-    jobs, offline, facts = offline_part(args)
-    checked = [job for job, _ in jobs]
+    checked, offline, facts = offline_part(args)
     result: dict[str, Any] = {"benchmark": "serve", "settings": vars(args), "model": facts, "offline": offline}
     print_row("offline", offline)
     serve = [sys.executable, "-m", "prorank.cli.main", "serve", "--log-level", "error", *model_flags(args)]
@@ -48,7 +47,8 @@ def main() -> int:
         run(closed_loop(url, checked, 2, min(args.seconds, 5), args.tolerance))  # warm
         for clients in args.clients:
             row = run(closed_loop(url, checked, clients, args.seconds, args.tolerance)).row()
-            row["share_of_offline"] = round(row["documents_per_second"] / offline["documents_per_second"], 3)
+            # Documents differ in length and a phase ends anywhere in the round of requests: tokens compare fairly.
+            row["share_of_offline"] = round(row["tokens_per_second"] / offline["tokens_per_second"], 3)
             result[f"clients_{clients}"] = row
             print_row(f"{clients} clients", row)
         if args.soak_minutes:
@@ -99,7 +99,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def offline_part(args: argparse.Namespace) -> tuple[list[tuple[Job, int]], dict[str, Any], dict[str, Any]]:
+def offline_part(args: argparse.Namespace) -> tuple[list[Job], dict[str, Any], dict[str, Any]]:
     """Requests with their offline margins, and what ``Reranker.rank`` makes of them one after the other."""
     from prorank.data.stdlib import load_stdlib
     from prorank.reranker import Reranker, default_model
@@ -118,20 +118,21 @@ def offline_part(args: argparse.Namespace) -> tuple[list[tuple[Job, int]], dict[
         encoded = reranker.encode(query, documents)
         margins = {one.index: one.margin for one in reranker.rank(query, documents)}
         tokens = len(encoded.group.prefix_ids) + sum(map(len, encoded.group.own_ids))
-        jobs.append((Job(query, documents, [margins[i] for i in range(len(documents))]), tokens))
+        jobs.append(Job(query, documents, [margins[i] for i in range(len(documents))], tokens))
     tally = Tally()
     started = time.perf_counter()
     while tally.seconds < args.seconds:
-        query, documents = requests[tally.sent % len(requests)]
+        job = jobs[tally.sent % len(jobs)]
         before = time.perf_counter()
-        reranker.rank(query, documents)
+        reranker.rank(job.query, job.documents)
         tally.latencies.append(time.perf_counter() - before)
         tally.sent += 1
         tally.answered += 1
-        tally.documents += len(documents)
+        tally.documents += len(job.documents)
+        tally.tokens += job.tokens
         tally.seconds = time.perf_counter() - started
     row = tally.row()
-    row["tokens_per_request"] = round(sum(tokens for _, tokens in jobs) / len(jobs), 1)
+    row["tokens_per_request"] = round(sum(job.tokens for job in jobs) / len(jobs), 1)
     if args.peer:  # the peer gets the very weights, adapters merged
         args.peer_folder = str(Path(tempfile.mkdtemp()) / "checkpoint")
         reranker.save(args.peer_folder)

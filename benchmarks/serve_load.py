@@ -19,6 +19,8 @@ class Job(NamedTuple):
     documents: list[str]
     margins: list[float] | None
     """Offline margins; None where the server's scores are not ours to check (a peer's)."""
+    tokens: int
+    """To be computed for it: the shared prefix once, and every document's own."""
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Tally:
     failed: int = 0
     wrong: int = 0
     documents: int = 0
+    tokens: int = 0
     seconds: float = 0.0
     worst_difference: float = 0.0
     latencies: list[float] = field(default_factory=list)
@@ -52,6 +55,7 @@ class Tally:
             "wrong": self.wrong,
             "worst_difference": self.worst_difference,
             "documents_per_second": round(self.documents / self.seconds, 2) if self.seconds else None,
+            "tokens_per_second": round(self.tokens / self.seconds, 1) if self.seconds else None,
             "seconds": round(self.seconds, 2),
             "p50_ms": percentile(0.50),
             "p95_ms": percentile(0.95),
@@ -81,6 +85,7 @@ async def _ask(client: httpx.AsyncClient, job: Job, tally: Tally, tolerance: flo
     tally.latencies.append(time.perf_counter() - started)
     tally.answered += 1
     tally.documents += len(job.documents)
+    tally.tokens += job.tokens
     results = response.json()["results"]
     if len({row["index"] for row in results}) != len(job.documents):
         tally.wrong += 1
