@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prorank.adapters import merge_adapter
 from prorank.bases import BaseError, LoadedBase, load_base
 from prorank.files import atomic_folder, sha256_file
 from prorank.prompts import PromptTemplate, TemplateError
@@ -168,7 +169,7 @@ def load_checkpoint(
                 f"adapter {path.name} was trained on a base with sha256 {own.base_sha256[:16]}..., but {base_name} has "
                 f"{base.sha256[:16]}...: its scores would be wrong"
             )
-        base = base._replace(model=_merged(base.model, path))
+        base = base._replace(model=merge_adapter(base.model, path))
     if adapters and dtype is not None:
         base = base._replace(model=base.model.to(dtype))
     return base, manifest
@@ -237,18 +238,6 @@ def _base_of(folder: Path, manifest: Manifest | None) -> str:
         return manifest.base_name
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     return str(config.get("base_model_name_or_path") or "")
-
-
-def _merged(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-
-    if not list(adapter.glob("*.safetensors")):
-        raise BaseError(f"adapter {adapter}: no safetensors file (a pickled .bin is not read)")
-    try:
-        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().eval()
-    except Exception as error:  # peft, safetensors and torch each raise their own kind
-        first = (str(error).strip().splitlines() or ["no message"])[0]
-        raise BaseError(f"adapter {adapter} does not fit the base: {type(error).__name__}: {first}") from error
 
 
 def _write_cross_encoder_layout(folder: Path, manifest: Manifest) -> None:

@@ -120,7 +120,7 @@ def load_base(
     options = {"trust_remote_code": False, "local_files_only": local_files_only or isinstance(source, Path)}
     with _quiet_transformers(), _readable_errors(name):
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype if dtype is not None else torch.float32,
             use_safetensors=True,
@@ -224,7 +224,7 @@ def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:
     with _quiet_transformers(), _readable_errors(str(file)):
         where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
-        model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
     model.hf_quantizer = None  # the weights are plain numbers now; transformers still calls them quantised
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
@@ -268,8 +268,9 @@ def _first_line(error: Exception) -> str:
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """No progress bars and warnings of transformers while we load: our own messages say what is going on."""
-    from transformers.utils import logging
+    import transformers.utils.logging as logs
 
+    logging: Any = logs
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -342,7 +342,8 @@ class _Progress:
     """A rich progress bar as a context manager whose value counts scored rows; or nothing."""
 
     def __init__(self, total: int, shown: bool) -> None:
-        self._total, self._shown, self._bar = total, shown, None
+        self._total, self._shown = total, shown
+        self._bar: Any = None
 
     def __enter__(self) -> Callable[[int], None] | None:
         if not self._shown:
@@ -354,9 +355,9 @@ class _Progress:
         bar = Progress(*columns, console=Console(stderr=True), transient=True)
         bar.start()
         task = bar.add_task("scoring", total=self._total)
-        self._bar = bar  # type: ignore[assignment]
+        self._bar = bar
         return lambda rows: bar.advance(task, rows)
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            self._bar.stop()  # type: ignore[unreachable]
+            self._bar.stop()

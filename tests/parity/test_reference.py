@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from prorank import Reranker
-from tiny_models import ARCHITECTURES
+from tiny_models import ARCHITECTURES, make_tiny
 
 QUERIES = ["how do vaccines create immunity?", "who wrote Emma", "x"]
 DOCUMENTS = [
@@ -97,13 +97,14 @@ def test_cross_encoder_truncates_as_we_do(tiny_llama_dir: Path, tmp_path: Path) 
     np.testing.assert_allclose(cross.predict(pairs), reranker.score(pairs), atol=1e-4)
 
 
-def test_adapter_is_merged_as_peft_computes_it(tiny_llama_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"use_dora": True}, {"rank_pattern": {"q_proj": 2}}])
+def test_adapter_is_merged_as_peft_computes_it(tiny_llama_dir: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(1)
     model: Any = AutoModelForCausalLM.from_pretrained(tiny_llama_dir, dtype=torch.float32)
-    lora = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    lora = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, **settings))
     lora.save_pretrained(tmp_path / "adapter")
     merged = Reranker.from_pretrained(tiny_llama_dir, adapter=tmp_path / "adapter", dtype="float32")
     plain = Reranker.from_pretrained(tiny_llama_dir, dtype="float32")
@@ -112,3 +113,16 @@ def test_adapter_is_merged_as_peft_computes_it(tiny_llama_dir: Path, tmp_path: P
     fresh: Any = AutoModelForCausalLM.from_pretrained(tiny_llama_dir, dtype=torch.float32)
     plain.backend.model = PeftModel.from_pretrained(fresh, tmp_path / "adapter").eval()  # type: ignore[attr-defined]
     np.testing.assert_allclose(ours, reference_margins(plain, QUERIES[0], DOCUMENTS), atol=1e-4)
+
+
+def test_a_cache_that_cannot_be_shared_is_said_and_done_without(
+    tmp_path: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_tiny(tmp_path / "mamba", "mamba", tokenizer)
+    with caplog.at_level("WARNING", logger="prorank"):
+        reranker = Reranker.from_pretrained(folder, dtype="float32")
+    assert not reranker.backend.shares_prefixes  # type: ignore[attr-defined]
+    assert "cannot be shared" in caplog.text
+    got = reranker.margins(QUERIES[0], DOCUMENTS)
+    assert np.abs(got).max() > 0.01
+    np.testing.assert_allclose(got, reference_margins(reranker, QUERIES[0], DOCUMENTS), atol=1e-4)

@@ -109,7 +109,8 @@ def last_hidden_states(model: Any, own_ids: Sequence[Sequence[int]], past: Prefi
         use_cache=past is not None,
     )
     last = torch.as_tensor(lengths, device=model.device) - 1
-    return output.last_hidden_state[torch.arange(len(own_ids), device=model.device), last]
+    states: torch.Tensor = output.last_hidden_state
+    return states[torch.arange(len(own_ids), device=model.device), last]
 
 
 def _decoder(model: Any) -> Any:
@@ -232,7 +233,7 @@ class TorchBackend:
         wanted = np.stack([self._reference(group, row) for row in range(2)])[:, ids]
         if not np.isfinite(wanted).all():
             return  # broken weights: scoring says so
-        if self.device.type == "cpu" and self.dtype == torch.bfloat16 and can_block_attention(self.model):
+        if self.device.type == "cpu" and can_block_attention(self.model):
             use_blocked_attention(self.model)
         exact = self.dtype == torch.float32
         tolerance = (1e-3 if exact else 0.1) * max(1.0, float(np.abs(wanted).max()))
