@@ -11,6 +11,7 @@ relevance) and not the code; the strictness about white space and the end of the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 __all__ = [
     "accuracy_score",
@@ -21,6 +22,8 @@ __all__ = [
     "parse_answer",
     "parse_answer_ids",
 ]
+
+T = TypeVar("T")
 
 
 def parse_answer(completion: str, label_words: Sequence[str], ended: bool = True) -> int | None:
@@ -82,7 +85,7 @@ def accuracy_score_ids(completion_ids: Sequence[int], label_ids: Sequence[int], 
     return float(parse_answer_ids(completion_ids, label_ids, end_id) == int(bool(relevant)))
 
 
-def _two(values: Sequence, field: str) -> tuple:
+def _two(values: Sequence[T], field: str) -> tuple[T, T]:
     if len(values) != 2 or values[0] == values[1]:
         raise ValueError(f"{field} must be two different values (irrelevant, relevant), got {list(values)!r}")
     return values[0], values[1]

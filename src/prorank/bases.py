@@ -100,13 +100,14 @@ def resolve_base(name: str, *, local_files_only: bool = False) -> Path | str:
 
 
 def load_base(
-    name: str, *, dtype: Any = None, local_files_only: bool = False, attn_implementation: str = "sdpa"
+    name: str, *, dtype: Any = None, local_files_only: bool = False, attn_implementation: str | None = None
 ) -> LoadedBase:
     """Load model and tokenizer of a base.
 
     Args:
         name: what :func:`resolve_base` takes.
         dtype: a torch dtype; default float32.
+        attn_implementation: transformers' name; default: sdpa where the architecture has it.
 
     Raises:
         BaseError: it cannot be found, its files are damaged, or it is stored as a pickle.

@@ -16,7 +16,14 @@ import numpy.typing as npt
 
 from prorank.artifact import Manifest, built_in_rerankers, load_checkpoint, save_checkpoint
 from prorank.prompts import Encoded, PromptEncoder, PromptTemplate
-from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, probability, rank_order, score_groups
+from prorank.scoring import (
+    DEFAULT_BATCH_TOKENS,
+    DEFAULT_BATCH_TOKENS_GPU,
+    Backend,
+    probability,
+    rank_order,
+    score_groups,
+)
 from prorank.types import Document, RankResult
 
 __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "default_model"]
@@ -101,7 +108,7 @@ class Reranker:
             max_length: tokens of a whole prompt; default: the checkpoint's, else 512.
             query_max_length: tokens of the query; default: the checkpoint's, else a share of ``max_length``.
             long_documents: ``truncate``, or ``max_window`` to score overlapping windows and take the best.
-            batch_tokens: own tokens in one forward pass.
+            batch_tokens: own tokens in one forward pass; default: 1024 on a CPU, 16384 on a GPU.
             threads: CPU threads; default: what torch takes (all cores).
             share_prefix: False computes every prompt whole: the same margins, more slowly.
 
@@ -147,7 +154,7 @@ class Reranker:
             encoder,
             name=Path(name).name or name,
             calibration=manifest.calibration,
-            batch_tokens=batch_tokens or DEFAULT_BATCH_TOKENS,
+            batch_tokens=batch_tokens or (DEFAULT_BATCH_TOKENS if chosen.type == "cpu" else DEFAULT_BATCH_TOKENS_GPU),
             manifest=manifest,
             weights_sha256=_combined(base.sha256, *manifest.files.values()),
         )

@@ -42,7 +42,7 @@ class Query(NamedTuple):
 class RankResult(NamedTuple):
     """One document's place in a reranked list."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     """Position of the document in the input list, from 0."""
     doc_id: str
     """The document's own id, or its index as a string where it came without one."""

@@ -269,7 +269,9 @@ class Batcher:
                 _finish(one.job)
 
     def _call(self, encoded: Sequence[Encoded]) -> list[Margins]:
-        return self._scorer.score_groups(encoded, batch_tokens=self._max_batch_tokens)
+        # A step may be larger than what the model likes to compute at once.
+        own = getattr(self._scorer, "batch_tokens", self._max_batch_tokens)
+        return self._scorer.score_groups(encoded, batch_tokens=min(own, self._max_batch_tokens))
 
     def _fail_job(self, job: Job, error: Exception) -> None:
         with self._changed:
