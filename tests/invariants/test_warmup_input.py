@@ -210,7 +210,7 @@ def test_collapse_is_reported_and_stops(folder, tmp_path, capsys):
     assert result.stopped == "collapsed"
     assert 3 <= result.steps < 60
     assert "collapse: all greedy answers of 3 steps" in capsys.readouterr().err
-    assert set(result.after.answer.tolist()) == {1}
+    assert (result.after.margin > 0).all()
 
 
 def test_no_signal_at_all_changes_nothing(folder, tmp_path):

@@ -117,7 +117,7 @@ def warmup(
     }
     if read_progress(out / "state") is not None:
         saved = load_state(out / "state", parameters, optimiser)
-        state = {name: saved[name] for name in state}
+        state = {name: saved[name] for name in state}  # type: ignore[assignment]
     log = RunLog(out if main else None, config.steps, resume_at=state["step"], progress=progress)
     after: HeldOutAnswers | None = None
     known: dict[str, float] = {}  # measured at evaluations, shown on the progress line
@@ -182,9 +182,12 @@ def warmup(
 
 
 def _collapsed(state: State, values: Mapping[str, float], config: WarmupConfig) -> bool:
-    """Whether just now ``collapse_steps`` steps in a row gave one and the same well-formed answer to every prompt."""
+    """Whether just now ``collapse_steps`` steps in a row gave one and the same answer to every prompt.
+
+    No greedy 1 at all means a collapse to 0 only where answers are well-formed: a base answers neither.
+    """
     one = values["answers_one"]
-    single = min(one, 1 - one) == 0 and values["format_success"] > 0.5
+    single = one == 1 or (one == 0 and values["format_success"] > 0.5)
     state["same"] = state["same"] + 1 if single else 0
     return state["same"] == config.collapse_steps
 
