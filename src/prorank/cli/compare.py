@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print one row a pair."""
     from prorank.evaluate.compare import compare, read_finished
-    from prorank.evaluate.report import sentence
+    from prorank.evaluate.report import sentence, shown_p
 
     folders = [Path(folder) for folder in args.results]
     names = [folder.resolve().name for folder in folders]
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         comparison, (mean, low, high) = pair.tested.comparison, pair.tested.comparison.difference
         counts = f"{comparison.better} / {comparison.worse} / {comparison.equal}"
         means = f"{pair.mean_a.mean:.4f} – {pair.mean_b.mean:.4f}"
-        cells = [f"{mean:+.4f}", f"[{low:+.4f}, {high:+.4f}]", f"{comparison.p:.4f}", f"{pair.tested.p_holm:.4f}"]
+        cells = [f"{mean:+.4f}", f"[{low:+.4f}, {high:+.4f}]", shown_p(comparison.p), shown_p(pair.tested.p_holm)]
         table.add_row(pair.a, pair.b, means, *cells, counts)
     console = Console()
     console.print(table)

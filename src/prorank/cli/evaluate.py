@@ -230,6 +230,8 @@ def _print(result: Evaluation, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from prorank.evaluate.report import shown_p
+
     console = Console(width=None if sys.stdout.isatty() else 200)
     fixed = max(len(row.name) for row in result.rows) + 34  # difference, p, p50 and the gaps between them
     fit = max((console.width - fixed) // 10, 1)
@@ -243,7 +245,7 @@ def _print(result: Evaluation, out: Path) -> None:
         difference = f"{tested.comparison.difference.mean:+.4f}" if tested else ""
         seconds = row.outcome.cost()["p50_s"]
         latency = f"{seconds:.3f} s" if seconds is not None else ""
-        table.add_row(row.name, *cells, difference, f"{tested.p_holm:.4f}" if tested else "", latency)
+        table.add_row(row.name, *cells, difference, shown_p(tested.p_holm) if tested else "", latency)
     console.print(f"{result.collection.name} {result.collection.split or ''}".strip(), highlight=False)
     console.print(table)
     console.print(f"{out / 'report.html'}", soft_wrap=True, highlight=False)

@@ -110,7 +110,7 @@ def score_histograms(groups: Mapping[str, Sequence[float]], axis: str = "margin"
     The axis covers the middle 99.8 % of all scores; what lies beyond is counted in the outermost bins.
     """
     everything = np.concatenate([np.asarray(list(scores), dtype=float) for scores in groups.values()] or [np.zeros(1)])
-    figure = Figure(720, 250, label=f"distribution of the {axis}")
+    figure = Figure(720, 270, top=32, label=f"distribution of the {axis}")  # the legend stands above the curves
     if not everything.size:
         return figure.svg()
     low, high = np.quantile(everything, [0.001, 0.999])
@@ -131,9 +131,12 @@ def score_histograms(groups: Mapping[str, Sequence[float]], axis: str = "margin"
             points += [(x(start), y(height)), (x(end), y(height))]
         figure.path([*points, (x(high), y(0))], f"area h{place % 3}", closed=True)
     figure.x_axis(x, ticks(low, high, 7), axis)
+    start = figure.left
     for place, (name, scores) in enumerate(groups.items()):
-        figure.rect(figure.right - 190, figure.top + 4 + 20 * place, 12, 12, f"area h{place % 3}")
-        figure.text(figure.right - 172, figure.top + 14 + 20 * place, f"{name} ({len(scores)})", "name")
+        words = f"{name} ({len(scores)})"
+        figure.rect(start, 8, 12, 12, f"area h{place % 3}")
+        figure.text(start + 18, 18, words, "name")
+        start += 44 + 6.8 * len(words)
     return figure.svg()
 
 

@@ -10,7 +10,7 @@ from prorank.evaluate.page import Section, render_page
 from prorank.evaluate.pictures import QualityPoint, gain_bars, intervals, quality_against_latency, score_histograms
 from prorank.files import write_atomic
 
-__all__ = ["markdown_table", "sentence", "write_report"]
+__all__ = ["markdown_table", "sentence", "shown_p", "write_report"]
 
 ALPHA = 0.05
 
@@ -35,7 +35,7 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 def sentence(name: str, other: str, measure: str, tested: Tested, level: float = 0.95) -> str:
     """One plain sentence about a comparison, which says it when nothing was shown."""
     mean, low, high = tested.comparison.difference
-    facts = f"{mean:+.4f} {measure} [{low:+.4f}, {high:+.4f}] at {level:.0%}, p = {_p(tested.p_holm)}"
+    facts = f"{mean:+.4f} {measure} [{low:+.4f}, {high:+.4f}] at {level:.0%}, p = {shown_p(tested.p_holm)}"
     if tested.p_holm >= ALPHA:
         return f"{name} is not shown to differ from {other}: {facts}."
     return f"{name} is {'better' if mean > 0 else 'worse'} than {other}: {facts}."
@@ -116,7 +116,7 @@ def _tested(name: str, other: str, tested: Tested) -> list[str]:
     mean, low, high = tested.comparison.difference
     found = tested.comparison
     counts = f"{found.better} / {found.worse} / {found.equal}"
-    return [name, other, f"{mean:+.4f}", f"[{low:+.4f}, {high:+.4f}]", _p(found.p), _p(tested.p_holm), counts]
+    return [name, other, f"{mean:+.4f}", f"[{low:+.4f}, {high:+.4f}]", shown_p(found.p), shown_p(tested.p_holm), counts]
 
 
 def _cost(row: Row) -> list[str]:
@@ -168,7 +168,8 @@ def _footer(result: Evaluation) -> str:
     )
 
 
-def _p(p: float) -> str:
+def shown_p(p: float) -> str:
+    """A p-value with four digits, or as a power of ten where these would be 0."""
     return f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"
 
 
