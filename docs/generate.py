@@ -219,14 +219,15 @@ def scoring_table(record: dict[str, Any]) -> str:
     environment = record["environment"]
     queries = settings["queries"] * settings["repeats"]
     documents = f"{settings['documents']} of " if settings.get("documents") else ""
-    rows += [
-        "",
+    equal = max(value for name, value in ratios.items() if "difference" in name)
+    note = (
         f"SmolLM2-135M, the same weights in all rows; NFCorpus, {queries} queries, {documents}BM25's top "
         f"{settings['top_k']} each, whole prompts of at most {settings['max_length']} tokens; medians of "
-        f"{settings['repeats']} repeats on {environment['cores']} cores of a {environment['cpu']}, commit "
-        f"{str(record['commit'])[:7]}. With the same prompt in fp32 the scores are equal (largest difference "
-        f"{max(v for k, v in ratios.items() if 'difference' in k):.0e}). `python benchmarks/scoring.py` repeats it.",
-    ]
+        f"{settings['repeats']} repeats on {environment['cores']} cores ({environment['cpu']}), commit "
+        f"{str(record['commit'])[:7]}. In fp32 and with the same prompt the scores are equal (largest difference "
+        f"{equal:.0e}). `python benchmarks/scoring.py` repeats it."
+    )
+    rows += ["", *textwrap.wrap(note, 120, break_long_words=False, break_on_hyphens=False)]
     return "\n".join(rows)
 
 

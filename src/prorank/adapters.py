@@ -33,12 +33,13 @@ _HARMLESS = {  # settings that do not change what a finished plain adapter adds 
 }
 
 
-def merge_adapter(model: Any, adapter: Path) -> Any:
+def merge_adapter(model: Any, adapter: Path, dtype: Any = None) -> Any:
     """The model with the adapter's weights added to its own.
 
     Args:
         model: a transformers model in float32; changed in place.
         adapter: a peft folder.
+        dtype: what the result may end in, rounded once, after the sum; default: float32.
 
     Raises:
         BaseError: the folder holds no safetensors, or does not fit the model.
@@ -47,7 +48,7 @@ def merge_adapter(model: Any, adapter: Path) -> Any:
         raise BaseError(f"adapter {adapter}: no safetensors file (a pickled .bin is not read)")
     try:
         config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
-        if _is_plain(config) and _merge_plain(model, adapter / "adapter_model.safetensors", config):
+        if _is_plain(config) and _merge_plain(model, adapter / "adapter_model.safetensors", config, dtype):
             return model
         from peft import PeftModel
 
@@ -65,7 +66,7 @@ def _is_plain(config: dict[str, Any]) -> bool:
     return ours and start and not any(value for name, value in config.items() if name not in known)
 
 
-def _merge_plain(model: Any, file: Path, config: dict[str, Any]) -> bool:
+def _merge_plain(model: Any, file: Path, config: dict[str, Any], dtype: Any) -> bool:
     """Add all pairs, or nothing where a tensor is of another kind: then False."""
     import torch
     from safetensors.torch import load_file
@@ -92,5 +93,6 @@ def _merge_plain(model: Any, file: Path, config: dict[str, Any]) -> bool:
     scale = float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank)
     with torch.no_grad():
         for weight, a, b in pairs:
-            weight.add_((b.float() @ a.float()).mul_(scale).to(weight.dtype))
+            # A new tensor: the loaded one is a mapped file, whose pages would first be copied to be written to.
+            weight.data = (b.float() @ a.float()).mul_(scale).add_(weight).to(dtype or weight.dtype)
     return bool(pairs)

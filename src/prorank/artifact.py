@@ -169,7 +169,8 @@ def load_checkpoint(
                 f"adapter {path.name} was trained on a base with sha256 {own.base_sha256[:16]}..., but {base_name} has "
                 f"{base.sha256[:16]}...: its scores would be wrong"
             )
-        base = base._replace(model=merge_adapter(base.model, path))
+        last = path == adapters[-1]
+        base = base._replace(model=merge_adapter(base.model, path, dtype if last else None))
     if adapters and dtype is not None:
         base = base._replace(model=base.model.to(dtype))
     return base, manifest

@@ -246,9 +246,8 @@ class TorchBackend:
             if np.abs(got - wanted).max() <= tolerance:
                 return
             self._share_prefix = False
+            logger.warning("this model's cache cannot be shared between documents: scoring plain batches (slower)")
         if np.abs(self.label_logits(group) - wanted).max() > tolerance:
             self._two_rows = False
             logger.warning("this model's output is not a plain matrix: computing the whole vocabulary (slower)")
-        else:
-            logger.warning("this model's cache cannot be shared between documents: scoring plain batches (slower)")
         self._prefixes.clear()

@@ -60,9 +60,19 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
 
 def load_reranker(args: argparse.Namespace, model: str | None = None) -> Reranker:
     """The reranker that the parsed flags describe; ``model`` overrides ``--model``."""
+    import gc
+
     from prorank.reranker import Reranker
 
-    return Reranker.from_pretrained(
+    gc.disable()  # hardly anything imported or loaded here becomes garbage; looking for it only costs time
+    try:
+        return _load(Reranker, args, model)
+    finally:
+        gc.enable()
+
+
+def _load(reranker: type[Reranker], args: argparse.Namespace, model: str | None) -> Reranker:
+    return reranker.from_pretrained(
         model if model is not None else getattr(args, "model", None),
         adapter=args.adapter,
         template=args.template,
