@@ -18,6 +18,9 @@ __all__ = ["BLOCKED", "blocked_attention", "can_block_attention", "use_blocked_a
 
 BLOCKED = "prorank_blocked"
 _BLOCK = 128
+_TILE = 32
+"""PyTorch's kernel takes so many queries at a time; a row's last bit depends on how many its tile holds, so that tiles
+begin at multiples of this position and are filled up with rows that nobody reads."""
 
 
 def blocked_attention(
@@ -43,18 +46,22 @@ def blocked_attention(
     """
     rows, heads, queries, _size = query.shape
     key_heads, keys = key.shape[1:3]
-    start, more = keys - queries, -keys % _BLOCK
+    more = -keys % _BLOCK
+    before, after = (keys - queries) % _TILE, -keys % _TILE
+    start, end = keys - queries - before, keys + after
+    query = F.pad(query, (0, 0, before, after))
     # Heads that share a key stand in one dimension, over which the key is repeated without a copy.
-    query = query.reshape(rows * key_heads, heads // key_heads, queries, -1)
+    query = query.reshape(rows * key_heads, heads // key_heads, end - start, -1)
     key, value = (_shared_heads(F.pad(x, (0, 0, 0, more)), heads // key_heads) for x in (key, value))
     if attention_mask is not None:
         if attention_mask.shape[0] == 1 or attention_mask.stride(0) == 0:  # alike for all rows
             attention_mask = attention_mask[:1]
         else:
             attention_mask = attention_mask.repeat_interleave(key_heads, dim=0)
+        attention_mask = F.pad(attention_mask, (0, 0, before, after), value=True)
     outputs = []
     for stop in range(start - start % _BLOCK + _BLOCK, keys + more + 1, _BLOCK):
-        first, last = max(stop - _BLOCK, start), min(stop, keys)
+        first, last = max(stop - _BLOCK, start), min(stop, end)
         at = slice(first - start, last - start)
         if attention_mask is None:
             positions = torch.arange(first, last, device=query.device)
@@ -71,7 +78,7 @@ def blocked_attention(
                 scale=scaling,
             )
         )
-    output = torch.cat(outputs, dim=2).reshape(rows, heads, queries, -1)
+    output = torch.cat(outputs, dim=2)[:, :, before : before + queries].reshape(rows, heads, queries, -1)
     return output.transpose(1, 2).contiguous(), None
 
 
