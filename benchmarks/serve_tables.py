@@ -55,6 +55,14 @@ def seconds(row: Record) -> str:
     return " | ".join(f"{row[name] / 1000:.1f} s" for name in ("p50_ms", "p95_ms", "p99_ms"))
 
 
+def bf16(record: Record) -> bool:
+    return bool(record["settings"]["precision"] == "bfloat16")
+
+
+def rest(row: Record) -> str:
+    return f"{row['documents_per_second']:.1f} | {seconds(row)} | {row['answered']} | {row['failed']}"
+
+
 def source(record: Record) -> str:
     """One line: on what, with which settings, at which commit."""
     environment, settings, offline = record["environment"], record["settings"], record["offline"]
@@ -105,7 +113,9 @@ def exact(records: list[Record]) -> str:
 
 
 def overload(records: list[Record]) -> str:
-    record = last(records, lambda one: not {"note", "soak"} & set(one))  # a note says what is wrong with a record
+    record = last(
+        records, lambda one: not {"note", "soak"} & set(one) and bf16(one)
+    )  # a note says what is wrong with a record
     if record is None:
         return "Not recorded yet."
     row = record["overload"]
@@ -126,14 +136,17 @@ def peer(records: list[Record]) -> str:
     if record is None:
         return "Not recorded yet."
     found = record["peer"]
-    lines = ["| server | clients | documents/s | p50 | p95 | p99 |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| server | clients | documents/s | p50 | p95 | p99 | answered | failed |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for clients in record["settings"]["clients"]:
         row = record[f"clients_{clients}"]
-        lines.append(f"| `prorank serve` | {clients} | {row['documents_per_second']:.1f} | {seconds(row)} |")
+        lines.append(f"| `prorank serve` | {clients} | {rest(row)} |")
     for clients in record["settings"]["peer_clients"]:
         row = found[f"clients_{clients}"]
         name = f"FastAPI around {found['engine']}"
-        lines.append(f"| {name} | {clients} | {row['documents_per_second']:.1f} | {seconds(row)} |")
+        lines.append(f"| {name} | {clients} | {rest(row)} |")
     return "\n".join([*lines, "", f"{source(record)} Both in {found['precision']}."])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -18,6 +19,17 @@ from prorank.serve.app import create_app  # noqa: E402
 from prorank.serve.config import ServeConfig  # noqa: E402
 
 Serve = Callable[..., TestClient]
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """`prorank serve` sends its records to the stderr of the test that ran it, which is gone after that test."""
+    loggers = [logging.getLogger(name) for name in ("prorank", "uvicorn", "uvicorn.error")]
+    before = [(one.handlers[:], one.propagate, one.level) for one in loggers]
+    yield
+    for one, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        one.handlers, one.propagate = handlers, propagate
+        one.setLevel(level)
 
 
 @pytest.fixture

@@ -123,7 +123,9 @@ def test_over_time_is_503_and_the_work_is_dropped(serve: Any, reranker: StandIn)
     assert response.json()["error_type"] == "Overloaded"
     assert int(response.headers["retry-after"]) >= 1
     reranker.hold.set()
-    assert http.post("/rerank", json={"query": "q", "texts": ["a"]}).status_code == 200
+    deadline = time.monotonic() + 20  # a slow machine may need more than 0.2 s now and then
+    while http.post("/rerank", json={"query": "q", "texts": ["a"]}).status_code != 200:
+        assert time.monotonic() < deadline
 
 
 def test_too_many_requests_at_once_get_429_with_retry_after(live: Any, reranker: StandIn) -> None:

@@ -24,7 +24,7 @@ __all__ = ["add_arguments", "run"]
 log = logging.getLogger("prorank.serve")
 
 _LIMITS: tuple[tuple[str, Callable[[str], Any], str], ...] = (
-    ("max_batch_tokens", positive, "tokens of one forward pass (default: 4096; on a GPU 16384 or more)"),
+    ("max_batch_tokens", positive, "tokens of one step, shared by requests (default: --batch-tokens)"),
     ("max_queue_tokens", positive, "tokens waiting for a model, over which requests get 429 (default: 262144)"),
     ("max_queue_requests", positive, "requests accepted at once, over which they get 429 (default: 256)"),
     ("max_queue_seconds", float, "expected wait over which requests get 429 (default: 20)"),

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, Protocol
 
+from prorank.scoring import DEFAULT_BATCH_TOKENS
 from prorank.serve.jobs import Job, Margins, Part, Scored, Slice, tokens_of
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Batcher:
         self,
         scorer: Scorer,
         *,
-        max_batch_tokens: int = 4096,
+        max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
         max_queue_tokens: int = 262_144,
         max_queue_seconds: float = 20.0,
         observer: Observer | None = None,

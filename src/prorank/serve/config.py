@@ -12,8 +12,9 @@ __all__ = ["ServeConfig"]
 class ServeConfig:
     """Limits and habits of one server. Every field is a flag of ``prorank serve`` of the same name."""
 
-    max_batch_tokens: int = 4096
-    """Own tokens (padding counted) of one forward pass; larger helps on a GPU, on a CPU it only adds latency."""
+    max_batch_tokens: int | None = None
+    """Own tokens (padding counted) of one scoring step, in which requests are mixed; larger steps mean longer waits for
+    whoever comes next. None: what the model computes at once (its ``batch_tokens``)."""
     max_queue_tokens: int = 262_144
     """Tokens of all requests waiting for one model; over it a request is refused with 429."""
     max_queue_requests: int = 256

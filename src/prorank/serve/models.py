@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from prorank.scoring import DEFAULT_BATCH_TOKENS
 from prorank.serve.batcher import Batcher
 from prorank.serve.config import ServeConfig
 from prorank.serve.errors import ApiError
@@ -186,7 +187,7 @@ class Models:
         metrics = ModelMetrics(self._metrics, name, getattr(reranker, "backend", None))
         batcher = Batcher(
             reranker,
-            max_batch_tokens=self._config.max_batch_tokens,
+            max_batch_tokens=self._config.max_batch_tokens or getattr(reranker, "batch_tokens", DEFAULT_BATCH_TOKENS),
             max_queue_tokens=self._config.max_queue_tokens,
             max_queue_seconds=self._config.max_queue_seconds,
             observer=metrics,
