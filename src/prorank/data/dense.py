@@ -46,12 +46,15 @@ class BiEncoder:
         self.identity = _identity(folder)
         self.batch_size = batch_size
 
-    def encode(self, texts: Sequence[str], *, query: bool = False, progress: bool = False) -> npt.NDArray[np.float32]:
+    def encode(
+        self, texts: Sequence[str], *, query: bool = False, progress: bool = False, batch_size: int | None = None
+    ) -> npt.NDArray[np.float32]:
         """Unit-length embeddings ``(n, dimensions)`` float32; queries with the model's query prompt, if it has one."""
         if not texts:
             return np.zeros((0, self.model.get_embedding_dimension() or 0), dtype=np.float32)
         encode = self.model.encode_query if query else self.model.encode_document
-        vectors = encode(list(texts), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=progress)
+        size = batch_size or self.batch_size
+        vectors = encode(list(texts), batch_size=size, normalize_embeddings=True, show_progress_bar=progress)
         return np.asarray(vectors, dtype=np.float32)
 
     def documents(self, collection: Collection, *, progress: bool = False) -> npt.NDArray[np.float32]:

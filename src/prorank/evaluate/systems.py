@@ -97,7 +97,8 @@ class BiEncoderSystem:
     """A dense bi-encoder reranking the candidates by cosine similarity.
 
     Embeddings of documents seen before are kept in memory, as an index would keep them: its latency is a query's
-    encoding plus that of the documents new to it.
+    encoding plus that of the documents new to it. Texts are encoded one by one: in a batch the last digits would depend
+    on what else was new, and a resumed run would differ from an uninterrupted one.
     """
 
     def __init__(self, model: str | None = None) -> None:
@@ -114,7 +115,7 @@ class BiEncoderSystem:
         if not documents:
             return Scored(np.zeros(0, dtype=np.float32), 0)
         new = [text for text in dict.fromkeys(documents) if text not in self._seen]
-        self._seen.update(zip(new, self.encoder.encode(new), strict=True))
+        self._seen.update(zip(new, self.encoder.encode(new, batch_size=1), strict=True))
         vectors = np.stack([self._seen[text] for text in documents])
         return Scored((vectors @ self.encoder.encode([query], query=True)[0]).astype(np.float32), 0)
 
