@@ -185,9 +185,10 @@ class Models:
 
     def _start(self, name: str, reranker: Reranker) -> LoadedModel:
         metrics = ModelMetrics(self._metrics, name, getattr(reranker, "backend", None))
+        step = self._config.max_batch_tokens or int(getattr(reranker, "batch_tokens", DEFAULT_BATCH_TOKENS))
         batcher = Batcher(
             reranker,
-            max_batch_tokens=self._config.max_batch_tokens or getattr(reranker, "batch_tokens", DEFAULT_BATCH_TOKENS),
+            max_batch_tokens=step,
             max_queue_tokens=self._config.max_queue_tokens,
             max_queue_seconds=self._config.max_queue_seconds,
             observer=metrics,
