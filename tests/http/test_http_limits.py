@@ -227,10 +227,12 @@ def test_a_broken_model_is_an_error_of_that_request_only(
 
 
 async def test_the_app_runs_without_a_socket_too(reranker: StandIn) -> None:
+    before = set(threading.enumerate())
     app = create_app(reranker)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         answers = await asyncio.gather(*(client.post("/v2/rerank", json=BODY) for _ in range(10)))
     assert {answer.status_code for answer in answers} == {200}
+    assert any(thread.name == "prorank-fake" for thread in set(threading.enumerate()) - before)
     app.service.close()
-    assert not any(thread.name == "prorank-fake" for thread in threading.enumerate())
+    assert not any(thread.name == "prorank-fake" for thread in set(threading.enumerate()) - before)
