@@ -16,6 +16,7 @@ import difflib
 import inspect
 import itertools
 import textwrap
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -95,9 +96,14 @@ def build_config(
             raise ValueError(f"--{section}.{name}: no such setting{hint}")
     parser = _parser(cls)
     parsed: dict[str, Any] = {}
+    kinds = typing.get_type_hints(cls)
     for name, value in values.items():
+        choices = typing.get_args(kinds[name])
+        meant = value if value in choices else _literal(value)  # "none" may be a word of its own
         try:
-            parsed[name] = getattr(parser.parse_object({name: _literal(value)}), name)
+            if meant is None and type(None) not in choices:
+                raise ValueError(f"Expected a {kinds[name]}")
+            parsed[name] = getattr(parser.parse_object({name: meant}), name)
         except Exception as error:
             reason = " ".join(str(error).split()).rpartition("Expected a ")[2] or str(error)
             raise ValueError(f"--{section}.{name}: got {value!r}; expected {_readable(reason)}") from None

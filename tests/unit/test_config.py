@@ -1,0 +1,25 @@
+"""Settings from files and flags."""
+
+from __future__ import annotations
+
+import pytest
+
+from prorank.config import build_config
+from prorank.train.settings import WarmupConfig
+
+
+def test_none_is_a_word_where_it_is_a_choice():
+    assert build_config(WarmupConfig, "warmup", {"warmup": {"prior": "query"}}, {"prior": "none"}).prior == "none"
+    assert build_config(WarmupConfig, "warmup", {}, {"relevance_threshold": "none"}).relevance_threshold is None
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", "none"), ("prior", "null"), ("prior", "all"), ("steps", "x")])
+def test_what_does_not_fit_is_named(name, value):
+    with pytest.raises(ValueError, match=f"--warmup.{name}"):
+        build_config(WarmupConfig, "warmup", {}, {name: value})
+
+
+def test_flags_over_file_over_defaults():
+    file = {"warmup": {"steps": 7, "lora_rank": 2}}
+    config = build_config(WarmupConfig, "warmup", file, {"steps": "9", "extra_rewards": "[a.b:c=0.5]"})
+    assert (config.steps, config.lora_rank, config.extra_rewards) == (9, 2, ("a.b:c=0.5",))
