@@ -17,11 +17,11 @@ import inspect
 import itertools
 import textwrap
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["add_config_arguments", "build_config", "config_dict", "overrides", "read_config"]
+__all__ = ["add_config_arguments", "build_config", "config_dict", "overrides", "read_config", "run_options"]
 
 T = TypeVar("T")
 
@@ -112,6 +112,31 @@ def build_config(
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith("--") else f"--{section}.{message}") from None
+
+
+def run_options(
+    args: argparse.Namespace,
+    file: Mapping[str, Any],
+    keys: Sequence[str],
+    sections: Sequence[str],
+    *,
+    other_tables: bool = True,
+) -> dict[str, Any]:
+    """What a command's plain flags are: each from the command line, else from the file's top level, else None.
+
+    Args:
+        keys: names of the flags, as the file spells them.
+        sections: what else the command reads in the file.
+        other_tables: let tables of other commands stand in the file.
+
+    Raises:
+        ValueError: the file has a key that is neither.
+    """
+    for key, value in file.items():
+        if key not in (*keys, *sections) and not (other_tables and isinstance(value, dict)):
+            raise ValueError(f"--config {args.config}: {key!r} is no setting (known: {', '.join(keys)})")
+    given = {key: getattr(args, key) for key in keys}
+    return {key: given[key] if given[key] is not None else file.get(key) for key in keys}
 
 
 def config_dict(config: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prorank.cli import warmup as command
-from prorank.config import build_config, read_config
+from prorank.config import build_config, read_config, run_options
 from prorank.train.settings import WarmupConfig
 
 REPO = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ def test_recipe_is_complete_and_known(path):
     file = read_config(path)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    options = command._options(parser.parse_args(["--config", str(path)]), file)
+    options = run_options(parser.parse_args(["--config", str(path)]), file, command._RUN_KEYS, ("warmup",))
     assert options["data"]
     assert options["out"]
     config = build_config(WarmupConfig, "warmup", file)

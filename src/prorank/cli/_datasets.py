@@ -82,13 +82,11 @@ def load_dataset(spec: DatasetSpec, depth: int, evaluation: Sequence[Collection]
     Args:
         depth: candidates a query.
     """
-    from prorank.data.collection import load_collection, splits_of
+    from prorank.data.collection import load_collection, training_split
     from prorank.data.first_stage import first_stage
     from prorank.data.overlap import find_overlap, without
 
-    splits = splits_of(spec.path)
-    split = spec.split or ("train" if "train" in splits and len(splits) > 1 else None)
-    collection = load_collection(spec.path, split)
+    collection = load_collection(spec.path, training_split(spec.path, spec.split))
     overlap = find_overlap(collection, evaluation)
     if any(overlap):
         print(

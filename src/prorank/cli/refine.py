@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import positive
-from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config
+from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
 from prorank.train.refine_settings import TEACHER_LOSSES, RefineConfig
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check everything that can be checked before the model is loaded, train, report."""
     file = read_config(args.config) if args.config else {}
-    options = _options(args, file)
+    options = run_options(args, file, _RUN_KEYS, ("refine", "datasets"))
     config = build_config(RefineConfig, "refine", file, overrides(args, "refine"))
     if not options["out"]:
         raise ValueError("--out is missing: give it here or in --config")
@@ -181,15 +181,6 @@ def _judged_held_out(source: ListSource) -> list[str]:
     qrels = source.collection.qrels
     ids = [q for q in source.held_out_ids if qrels.get(q) and source.candidates.get(q)]
     return sorted(ids, key=lambda q: hashlib.sha256(q.encode()).hexdigest())
-
-
-def _options(args: argparse.Namespace, file: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags over the file's top-level keys; an unknown key is an error."""
-    unknown = [key for key in file if key not in (*_RUN_KEYS, "refine", "datasets") and not isinstance(file[key], dict)]
-    if unknown:
-        raise ValueError(f"--config {args.config}: {unknown[0]!r} is no setting (known: {', '.join(_RUN_KEYS)})")
-    given = {key: getattr(args, key) for key in _RUN_KEYS}
-    return {key: given[key] if given[key] is not None else file.get(key) for key in _RUN_KEYS}
 
 
 def _check_targets(config: RefineConfig, prepared: Sequence[Prepared], sources: Sequence[ListSource]) -> None:

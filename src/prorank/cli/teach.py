@@ -47,12 +47,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out: {args.out} must end in .jsonl or .jsonl.gz")
 
     from prorank.cli._teachers import teacher_run
-    from prorank.data.collection import load_collection, splits_of
+    from prorank.data.collection import load_collection, training_split
     from prorank.data.first_stage import first_stage, fuse
     from prorank.data.jsonl import write_jsonl
     from prorank.data.pseudo import pseudo_queries
 
-    split = args.split or ("train" if "train" in splits_of(args.data) else None)
+    split = training_split(args.data, args.split)
     collection = load_collection(args.data, split)
     if args.pseudo_queries:
         collection = pseudo_queries(collection, args.pseudo_queries, limit=args.max_queries)

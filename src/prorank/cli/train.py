@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import positive
-from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config
+from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
 from prorank.train.refine_settings import RefineConfig
 from prorank.train.settings import WarmupConfig
 
@@ -36,6 +36,8 @@ _RUN_KEYS = (
     "model", "data", "split", "out", "test", "test_share", "first_stage", "teacher", "instruction", "template",
     "max_length", "device", "threads", "eval_top_k", "test_top_k", "test_queries",
 )  # fmt: skip
+
+_TABLES = ("warmup", "refine", "datasets", "blocks")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check what can be checked, then step by step."""
     file = read_config(args.config) if args.config else {}
-    options = _options(args, file)
+    options = run_options(args, file, _RUN_KEYS, _TABLES, other_tables=False)
     out = Path(options["out"] or "runs/train")
     warm_config = build_config(WarmupConfig, "warmup", file, overrides(args, "warmup"))
     blocks = _blocks(file, overrides(args, "refine"))
@@ -124,15 +126,6 @@ def run(args: argparse.Namespace) -> int:
     results = [_evaluate(test, stages, options, out, specs[0].first_stage) for test in tests]
     _report(results, out, stages)
     return 0
-
-
-def _options(args: argparse.Namespace, file: Mapping[str, Any]) -> dict[str, Any]:
-    tables = ("warmup", "refine", "datasets", "blocks")
-    unknown = [key for key in file if key not in (*_RUN_KEYS, *tables)]
-    if unknown:
-        raise ValueError(f"--config {args.config}: {unknown[0]!r} is no setting (known: {', '.join(_RUN_KEYS)})")
-    given = {key: getattr(args, key) for key in _RUN_KEYS}
-    return {key: given[key] if given[key] is not None else file.get(key) for key in _RUN_KEYS}
 
 
 def _blocks(file: Mapping[str, Any], flags: Mapping[str, str]) -> list[tuple[str, RefineConfig]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import positive
-from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config
+from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
 from prorank.train.settings import WarmupConfig
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check everything that can be checked before the model is loaded, train, report."""
     file = read_config(args.config) if args.config else {}
-    options = _options(args, file)
+    options = run_options(args, file, _RUN_KEYS, ("warmup",))
     config = build_config(WarmupConfig, "warmup", file, overrides(args, "warmup"))
     for name in ("data", "out"):
         if not options.get(name):
@@ -77,9 +77,9 @@ def run(args: argparse.Namespace) -> int:
     if pairs < 0 or pairs == 1:
         raise ValueError(f"--analysis-pairs: expected 0 or at least 2, got {pairs}")
 
-    from prorank.data.collection import load_collection, splits_of
+    from prorank.data.collection import load_collection, training_split
 
-    split = options.get("split") or ("train" if "train" in splits_of(options["data"]) else None)
+    split = training_split(options["data"], options.get("split"))
     train(load_collection(options["data"], split), {**options, "analysis_pairs": pairs}, config)
     return 0
 
@@ -112,15 +112,6 @@ def train(collection: Collection, options: dict[str, Any], config: WarmupConfig)
     if int(os.environ.get("RANK", "0")) == 0:
         _finish(result, out, config, options, sampler, candidates, sha256)
     return result
-
-
-def _options(args: argparse.Namespace, file: dict[str, Any]) -> dict[str, Any]:
-    """Flags over the file's top-level keys; an unknown key is an error."""
-    unknown = [key for key in file if key not in _RUN_KEYS and key != "warmup" and not isinstance(file[key], dict)]
-    if unknown:
-        raise ValueError(f"--config {args.config}: {unknown[0]!r} is no setting (known: {', '.join(_RUN_KEYS)})")
-    given = {key: getattr(args, key) for key in _RUN_KEYS}
-    return {key: given[key] if given[key] is not None else file.get(key) for key in _RUN_KEYS}
 
 
 def _easy(config: WarmupConfig) -> WarmupConfig:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from prorank.types import Document, Qrels, Query, Run
 
-__all__ = ["Collection", "CollectionStats", "load_collection", "pick_split"]
+__all__ = ["Collection", "CollectionStats", "load_collection", "pick_split", "splits_of", "training_split"]
 
 
 class CollectionStats(NamedTuple):
@@ -129,6 +129,11 @@ def splits_of(path_or_name: str | Path) -> list[str | None]:
     if path.is_dir() and trec.is_trec(path):
         return list(trec.splits(path)) or [None]
     return [None]
+
+
+def training_split(path_or_name: str | Path, split: str | None = None) -> str | None:
+    """The split to train on: the one named, else ``train`` where there is one, else None (the only one)."""
+    return split or ("train" if "train" in splits_of(path_or_name) else None)
 
 
 def pick_split(where: Path | str, available: list[str], split: str | None) -> str | None:
