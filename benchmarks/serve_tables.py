@@ -3,48 +3,19 @@
     python benchmarks/serve_tables.py           # write
     python benchmarks/serve_tables.py --check   # say whether the page is as the records are
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->` and shows the last record that has what it needs.
+A table shows the last record that has what it needs.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-HERE = Path(__file__).resolve().parent
+import tables
+from tables import HERE, Record
+
 PAGE = HERE.parent / "docs" / "serving.md"
-RESULTS = HERE / "results" / "serve.jsonl"
-
-Record = dict[str, Any]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where the page is out of date")
-    args = parser.parse_args()
-    before = PAGE.read_text("utf-8")
-    after = filled(before)
-    if args.check:
-        print(f"{PAGE.name}: {'as the records are' if before == after else 'out of date: make docs'}")
-        return int(before != after)
-    PAGE.write_text(after, "utf-8")
-    return 0
-
-
-def filled(text: str) -> str:
-    """The page with every table replaced."""
-    lines = RESULTS.read_text("utf-8").splitlines() if RESULTS.exists() else []
-    records = [json.loads(line) for line in lines]
-
-    def replaced(found: re.Match[str]) -> str:
-        return f"<!-- table {found[1]} -->\n\n{TABLES[found[1]](records)}\n\n<!-- end -->"
-
-    return re.sub(r"<!-- table (\w+) -->.*?<!-- end -->", replaced, text, flags=re.DOTALL)
 
 
 def last(records: list[Record], fits: Callable[[Record], bool]) -> Record | None:
@@ -163,9 +134,13 @@ def memory(records: list[Record]) -> str:
     )
 
 
-TABLES: dict[str, Callable[[list[Record]], str]] = {
-    "load": load, "exact": exact, "overload": overload, "peer": peer, "memory": memory,
-}  # fmt: skip
+def written(function: Callable[[list[Record]], str]) -> str:
+    return function(tables.records("serve.jsonl"))
+
+
+PAGES = {
+    PAGE: {function.__name__: partial(written, function) for function in (load, exact, overload, peer, memory)},
+}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tables.main(PAGES, __doc__))

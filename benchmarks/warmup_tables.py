@@ -3,51 +3,18 @@
     python benchmarks/warmup_tables.py           # write
     python benchmarks/warmup_tables.py --check   # say whether the file is as the records are
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`; its record is the last of its kind in results/.
+A table's record is the last of its kind in results/.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
 import sys
-from pathlib import Path
-from typing import Any
 
 import warmup
 import warmup_ablation
+from tables import HERE, main, records
 
-HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "warmup.md"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where the page is out of date")
-    args = parser.parse_args()
-    before = PAGE.read_text("utf-8")
-    after = filled(before)
-    if args.check:
-        print(f"{PAGE.name}: {'as the records are' if before == after else 'out of date: make docs'}")
-        return int(before != after)
-    PAGE.write_text(after, "utf-8")
-    return 0
-
-
-def filled(text: str) -> str:
-    """The page with every table replaced."""
-    tables = {"official": official, "ablation": ablation, "trl": trl}
-
-    def replaced(found: re.Match[str]) -> str:
-        return f"<!-- table {found[1]} -->\n\n{tables[found[1]]()}\n\n<!-- end -->"
-
-    return re.sub(r"<!-- table (\w+) -->.*?<!-- end -->", replaced, text, flags=re.DOTALL)
-
-
-def records(name: str) -> list[dict[str, Any]]:
-    path = HERE / "results" / name
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
 def official() -> str:
@@ -84,5 +51,7 @@ def trl() -> str:
     )
 
 
+PAGES = {PAGE: {"official": official, "ablation": ablation, "trl": trl}}
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(PAGES, __doc__))
