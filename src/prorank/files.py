@@ -10,24 +10,30 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["atomic_folder", "sha256_file", "write_atomic"]
+__all__ = ["atomic_file", "atomic_folder", "sha256_file", "write_atomic"]
 
 
 def write_atomic(path: Path | str, content: str | bytes) -> None:
     """Write aside, fsync, rename: readers see the old file or the new one."""
+    with atomic_file(path) as aside:
+        aside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """An empty file to fill; on leaving it takes the place of ``path``, on an error nothing changes."""
     path = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    aside = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield aside
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
         os.chmod(aside, 0o644)
         os.replace(aside, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(aside)
+        aside.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 
