@@ -29,6 +29,7 @@ __all__ = [
     "read_adapter",
     "read_manifest",
     "save_checkpoint",
+    "verify_files",
 ]
 
 MANIFEST = "prorank.json"
@@ -50,6 +51,10 @@ class Manifest:
     """What :func:`prorank.bases.load_base` takes; for an adapter, the base it needs."""
     base_sha256: str = ""
     """Hash of the base's weights; an adapter refuses any other."""
+    backend: str = "torch"
+    """What runs the weights: ``torch``, or what the folder was exported for (``openvino``, ``onnx``, ``llamacpp``)."""
+    precision: str = ""
+    """Of an export: ``int8``, ``bfloat16``, ``float16`` or ``float32``; empty for a checkpoint."""
     stage: str = "base"
     """``base``, ``warmup`` or ``refine``: the last training stage."""
     calibration: tuple[float, float] | None = None
@@ -128,7 +133,7 @@ def read_adapter(name: str) -> tuple[str, Path | None, Manifest | None]:
     folder = built_in_rerankers().get(name, Path(name).expanduser())
     manifest = read_manifest(folder) if folder.is_dir() else None
     if manifest is not None:
-        _verify_files(folder, manifest)
+        verify_files(folder, manifest)
     if not (folder / "adapter_config.json").is_file():
         return (str(folder) if folder.is_dir() else name), None, manifest
     if not list(folder.glob("*.safetensors")):
@@ -155,7 +160,7 @@ def load_checkpoint(
     manifest = read_manifest(folder) if folder.is_dir() else None
     adapters = [folder] if (folder / "adapter_config.json").is_file() else []
     if manifest is not None:
-        _verify_files(folder, manifest)
+        verify_files(folder, manifest)
     if adapter is not None:
         adapters.append(Path(adapter).expanduser())
         manifest = _adapter_manifest(adapters[-1], manifest)
@@ -215,7 +220,7 @@ def _name_base(adapter_config: Path, base_name: str | None) -> None:
     adapter_config.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
 
 
-def _verify_files(folder: Path, manifest: Manifest) -> None:
+def verify_files(folder: Path, manifest: Manifest) -> None:
     """Small files by their hash, large ones by being there: hashing half a gigabyte at every start is too slow."""
     for name, sha256 in manifest.files.items():
         file = folder / name
@@ -230,7 +235,7 @@ def _adapter_manifest(folder: Path, base: Manifest | None) -> Manifest | None:
         raise BaseError(f"adapter {folder}: no adapter_config.json there (expected a peft LoRA folder)")
     own = read_manifest(folder)
     if own is not None:
-        _verify_files(folder, own)
+        verify_files(folder, own)
     return own or base
 
 

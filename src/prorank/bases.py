@@ -22,7 +22,16 @@ from typing import Any, NamedTuple
 from prorank.cache import cache_dir
 from prorank.files import atomic_folder, sha256_file
 
-__all__ = ["BUILT_IN", "BaseError", "BaseSpec", "LoadedBase", "load_base", "resolve_base", "weights_sha256"]
+__all__ = [
+    "BUILT_IN",
+    "BaseError",
+    "BaseSpec",
+    "LoadedBase",
+    "load_base",
+    "load_tokenizer",
+    "resolve_base",
+    "weights_sha256",
+]
 
 
 class BaseError(ValueError):
@@ -130,6 +139,20 @@ def load_base(
         )
     sha256 = weights_sha256(source) if isinstance(source, Path) else _hub_sha256(model)
     return LoadedBase(model.eval(), tokenizer, str(source), sha256)
+
+
+def load_tokenizer(name: str, *, local_files_only: bool = False) -> Any:
+    """The tokenizer of a base, without its weights.
+
+    Raises:
+        BaseError: as :func:`load_base`.
+    """
+    from transformers import AutoTokenizer
+
+    source = resolve_base(name, local_files_only=local_files_only)
+    offline = local_files_only or isinstance(source, Path)
+    with _quiet_transformers(), _readable_errors(name):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
 
 
 def weights_sha256(folder: Path) -> str:

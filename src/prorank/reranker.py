@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import threading
@@ -14,16 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from prorank.artifact import Manifest, built_in_rerankers, load_checkpoint, save_checkpoint
+from prorank.artifact import Manifest, built_in_rerankers, save_checkpoint
+from prorank.loading import Limits, combined, load_parts
 from prorank.prompts import Encoded, PromptEncoder, PromptTemplate
-from prorank.scoring import (
-    DEFAULT_BATCH_TOKENS,
-    DEFAULT_BATCH_TOKENS_GPU,
-    Backend,
-    probability,
-    rank_order,
-    score_groups,
-)
+from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, probability, rank_order, score_groups
 from prorank.types import Document, RankResult
 
 __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "default_model"]
@@ -102,7 +95,9 @@ class Reranker:
                 default: the built-in reranker.
             adapter: a peft LoRA folder to merge on top.
             template: a preset's name, a template JSON file or a template; default: the checkpoint's own, else ours.
-            backend: ``torch``, or ``auto`` to choose by what the folder holds.
+            backend: ``auto`` to choose by what the folder holds; ``torch``, ``openvino``, ``onnx`` or ``llamacpp`` to
+                insist; ``remote:MODEL@URL`` for an OpenAI-compatible server that runs the same weights (``model`` then
+                gives tokenizer and template only).
             device: ``cpu``, ``cuda``, ``mps``; default: the best there is.
             dtype: ``float32``, ``bfloat16``, ``float16``; default: bfloat16 where the hardware multiplies it.
             max_length: tokens of a whole prompt; default: the checkpoint's, else 512.
@@ -115,48 +110,27 @@ class Reranker:
         Raises:
             ValueError: anything that does not exist or does not fit; the message names it.
         """
-        if backend not in ("auto", "torch"):
-            raise ValueError(f"backend must be 'auto' or 'torch', got {backend!r}")
-        import torch
-
-        from prorank.backends.torch import TorchBackend, pick_device, pick_dtype
-        from prorank.templates import resolve_template
-
-        if threads is not None:
-            if threads < 1:
-                raise ValueError(f"threads must be at least 1, got {threads}")
-            torch.set_num_threads(threads)
         name = os.fspath(model) if model is not None else default_model()
-        chosen = pick_device(device)
-        base, manifest = load_checkpoint(
+        parts = load_parts(
             name,
             adapter=os.fspath(adapter) if adapter is not None else None,
-            dtype=pick_dtype(dtype, chosen),
+            template=template,
+            backend=backend,
+            device=device,
+            dtype=dtype,
+            limits=Limits(max_length, query_max_length, long_documents),
+            threads=threads,
             local_files_only=local_files_only,
+            share_prefix=share_prefix,
         )
-        if template is None and manifest is not None:
-            template = manifest.template
-        frozen = resolve_template(template, base.tokenizer)
-        encoder = PromptEncoder(
-            base.tokenizer,
-            frozen,
-            max_length=max_length or _within(base.model, manifest.max_length if manifest else 512),
-            query_max_length=query_max_length or (manifest.query_max_length if manifest else None),
-            long_documents=long_documents or (manifest.long_documents if manifest else "truncate"),  # type: ignore[arg-type]
-        )
-        positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
-        if positions and encoder.max_length > positions:
-            raise ValueError(f"max_length {encoder.max_length} is more than the model's {positions} positions")
-        if manifest is None:
-            manifest = Manifest(frozen, encoder.label_ids, base_name=name, base_sha256=base.sha256)
         return cls(
-            TorchBackend(base.model.to(chosen), encoder.label_ids, share_prefix=share_prefix),
-            encoder,
+            parts.backend,
+            parts.encoder,
             name=Path(name).name or name,
-            calibration=manifest.calibration,
-            batch_tokens=batch_tokens or (DEFAULT_BATCH_TOKENS if chosen.type == "cpu" else DEFAULT_BATCH_TOKENS_GPU),
-            manifest=manifest,
-            weights_sha256=_combined(base.sha256, *manifest.files.values()),
+            calibration=parts.manifest.calibration,
+            batch_tokens=batch_tokens or parts.batch_tokens,
+            manifest=parts.manifest,
+            weights_sha256=parts.weights_sha256,
         )
 
     def rank(
@@ -282,7 +256,7 @@ class Reranker:
         """SHA-256 over weights, template and limits: two rerankers with the same one give the same scores."""
         encoder = self.encoder
         limits = [encoder.max_length, encoder.query_max_length, encoder.long_documents, self.backend.name]
-        return _combined(self.weights_sha256, json.dumps([encoder.template.to_dict(), limits], sort_keys=True))
+        return combined(self.weights_sha256, json.dumps([encoder.template.to_dict(), limits], sort_keys=True))
 
     def describe(self) -> dict[str, Any]:
         """Facts for records: model, backend, limits, hashes."""
@@ -334,15 +308,6 @@ def _document(document: DocumentLike, index: int) -> Document:
         ids = [document[key] for key in ("doc_id", "_id", "id") if document.get(key) is not None]
         return Document(str(ids[0] if ids else index), text, str(document.get("title") or ""))
     raise ValueError(f"document {index}: expected a string or a mapping with 'text', got {type(document).__name__}")
-
-
-def _within(model: Any, wanted: int) -> int:
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return min(wanted, positions) if positions else wanted
-
-
-def _combined(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class _Progress:

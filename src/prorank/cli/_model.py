@@ -33,7 +33,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
         )
     group.add_argument("--adapter", metavar="DIR", help="peft LoRA folder to merge on top of the model")
     group.add_argument("--template", metavar="NAME", help="template preset or JSON file (default: the model's own)")
-    group.add_argument("--backend", default="auto", help="auto or torch (default: %(default)s)")
+    group.add_argument(
+        "--backend",
+        default="auto",
+        help="auto (by what the folder holds), torch, openvino, onnx, llamacpp, or remote:MODEL@URL (default: auto)",
+    )
     group.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
     group.add_argument(
         "--dtype",

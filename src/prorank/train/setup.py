@@ -12,6 +12,7 @@ import torch
 from prorank.backends.torch import pick_dtype
 from prorank.bases import LoadedBase
 from prorank.prompts import PromptEncoder
+from prorank.train.merged_lora import use_merged_lora
 from prorank.train.policy import Policy
 from prorank.train.settings import TrainingConfig
 from prorank.types import EncodedGroup
@@ -114,6 +115,7 @@ def build_policy(
                 task_type="CAUSAL_LM",
             )  # type: ignore[arg-type]
             model = get_peft_model(model.to(dtype), lora)
+        use_merged_lora(model)
         policy = Policy(model.train(), encoder.label_ids, encoder.end_id, autocast=autocast)
     _freeze(policy, getattr(config, "freeze_layers", 0))
     return policy

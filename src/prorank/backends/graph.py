@@ -1,0 +1,103 @@
+"""What OpenVINO and ONNX Runtime share: one exported graph that extends prefixes and scores documents.
+
+The graph takes tokens on top of given keys and values and gives label logits of every row, and the first row's keys and
+values: called with one row it extends a prefix, called with many it scores documents that share one. The weights are
+in memory once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from prorank.types import EncodedGroup
+
+__all__ = ["INPUTS", "OUTPUTS", "GraphBackend"]
+
+INPUTS = ("ids", "last", "past", "hidden")
+OUTPUTS = ("logits", "present")
+
+Array = npt.NDArray[np.float32]
+_CACHED_PREFIXES = 16
+
+
+class GraphBackend(ABC):
+    """Scores with an exported graph; a subclass runs it.
+
+    Args:
+        past_shape: of the graph's ``past``, with 1 for the dimension of positions.
+        round_to: widths of batches are rounded up to multiples of this, so that few different ones come up.
+    """
+
+    name: str
+    shares_prefixes = True
+    max_positions: int | None = None
+
+    def __init__(self, past_shape: Sequence[int], *, round_to: int = 1) -> None:
+        self.prefix_hits = 0
+        self._empty = np.zeros(tuple(past_shape), dtype=np.float32)
+        self._round = round_to
+        self._prefixes: OrderedDict[tuple[int, ...], Array] = OrderedDict()
+
+    @abstractmethod
+    def infer(self, inputs: dict[str, npt.NDArray[np.int64] | Array], states: bool) -> tuple[Array, Array | None]:
+        """Run the graph.
+
+        Args:
+            inputs: ``ids (n, width)``, ``last (n,)``, ``past (2 layers, 1, heads, length, size)``, ``hidden (1,)``.
+            states: whether the keys and values are wanted.
+
+        Returns:
+            ``logits (n, 2)`` and ``present (2 layers, 1, heads, length + width, size)``, or None for the latter.
+        """
+
+    def label_logits(self, group: EncodedGroup) -> Array:
+        """See :class:`prorank.scoring.Backend`."""
+        if not group.own_ids:
+            return np.zeros((0, 2), dtype=np.float32)
+        past = self._prefix(group) if group.prefix_ids else None
+        lengths = np.array([len(ids) for ids in group.own_ids], dtype=np.int64)
+        width = -(-int(lengths.max()) // self._round) * self._round
+        tokens = np.zeros((len(lengths), width), dtype=np.int64)
+        for row, ids in enumerate(group.own_ids):
+            tokens[row, : lengths[row]] = ids
+        return self.infer(self._inputs(tokens, lengths - 1, past), False)[0]
+
+    def _prefix(self, group: EncodedGroup) -> Array:
+        """Keys and values of the group's prefix, from the cache, or built on the instruction's."""
+        whole = tuple(group.prefix_ids)
+        head = whole[: group.instruction_length]
+        found = self._prefixes.get(whole)
+        if found is not None:
+            self.prefix_hits += 1
+            self._prefixes.move_to_end(whole)
+            return found
+        past = None
+        if head and head != whole:
+            past = self._prefixes.get(head)
+            if past is None:
+                past = self._remember(head, self._extend(head, None))
+        return self._remember(whole, self._extend(whole[len(head) :] if past is not None else whole, past))
+
+    def _extend(self, ids: Sequence[int], past: Array | None) -> Array:
+        tokens = np.array([ids], dtype=np.int64)
+        present = self.infer(self._inputs(tokens, np.array([len(ids) - 1]), past), True)[1]
+        assert present is not None
+        return np.ascontiguousarray(present if past is not None else present[:, :, :, 1:])
+
+    def _inputs(
+        self, tokens: npt.NDArray[np.int64], last: npt.NDArray[np.int64], past: Array | None
+    ) -> dict[str, npt.NDArray[np.int64] | Array]:
+        # No graph takes an empty past: one position of zeros stands for it, and nobody sees it.
+        hidden = np.array([0 if past is not None else 1], dtype=np.int64)
+        return {"ids": tokens, "last": last, "past": self._empty if past is None else past, "hidden": hidden}
+
+    def _remember(self, ids: tuple[int, ...], states: Array) -> Array:
+        self._prefixes[ids] = states
+        while len(self._prefixes) > _CACHED_PREFIXES:
+            self._prefixes.popitem(last=False)
+        return states

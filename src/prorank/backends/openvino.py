@@ -1,0 +1,71 @@
+"""OpenVINO backend: int8 (VNNI), bfloat16 or float32 on a CPU, from a folder that ``prorank export`` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prorank._optional import require
+from prorank.backends.graph import Array, GraphBackend
+from prorank.cache import cache_dir
+
+__all__ = ["GRAPH", "OpenVinoBackend"]
+
+GRAPH = "openvino_model.xml"
+_PER_TOKEN = str(2**32 - 1)  # OpenVINO's word for one scale a row of activations
+
+
+class OpenVinoBackend(GraphBackend):
+    """Scores with an exported graph.
+
+    Args:
+        folder: holds ``openvino_model.xml`` and ``.bin``.
+        label_ids: (irrelevant, relevant) token ids; the graph multiplies with their two rows alone, in this order.
+        precision: ``int8`` (dynamically quantised activations where the weights are int8), ``bfloat16`` or ``float32``.
+        threads: of the processor; None: all cores.
+
+    Raises:
+        ValueError: the graph is missing or damaged.
+        ImportError: OpenVINO is not installed.
+    """
+
+    def __init__(
+        self, folder: Path, label_ids: tuple[int, int], *, precision: str = "int8", threads: int | None = None
+    ) -> None:
+        openvino = require("openvino", extra="openvino")
+        path = folder / GRAPH
+        if not path.is_file():
+            raise ValueError(f"{folder}: {GRAPH} is missing; write it with `prorank export --to openvino-int8`")
+        core = openvino.Core()
+        try:
+            compiled = core.compile_model(path, "CPU", _settings(precision, threads))
+        except RuntimeError as error:
+            raise ValueError(f"{path}: not a readable OpenVINO graph: {str(error).splitlines()[0]}") from error
+        shape = compiled.input("past").get_partial_shape()
+        super().__init__([1 if d.is_dynamic else d.get_length() for d in shape], round_to=8)
+        self.label_ids = label_ids
+        self.name = f"openvino-cpu-{precision}"
+        self._request = compiled.create_infer_request()
+
+    def infer(self, inputs: dict[str, npt.NDArray[np.int64] | Array], states: bool) -> tuple[Array, Array | None]:
+        """See :class:`GraphBackend`."""
+        self._request.infer(inputs, share_inputs=True)
+        logits = np.array(self._request.get_tensor("logits").data, dtype=np.float32)
+        return logits, np.array(self._request.get_tensor("present").data, dtype=np.float32) if states else None
+
+
+def _settings(precision: str, threads: int | None) -> dict[str, Any]:
+    """One stream (a batch at a time, all threads on it); compiled graphs kept in our cache."""
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": _PER_TOKEN if precision == "int8" else "0",
+        "CACHE_DIR": str(cache_dir("openvino")),
+    }
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = str(threads)
+    return settings

@@ -1,0 +1,85 @@
+"""Write a checkpoint in another engine's format, then compare its scores with the checkpoint's in float32.
+
+The folder is then a model like any other (--model DIR): the backend that runs it is recognised. The parity report is
+printed and kept as DIR/parity.json.
+
+  prorank export --to openvino-int8 --out runs/int8
+  prorank rank --model runs/int8 --query "..." --documents passages.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from prorank.cli._model import add_model_arguments, positive
+
+__all__ = ["add_arguments", "run"]
+
+_TARGETS = ("openvino-int8", "openvino-bf16", "openvino-f32", "onnx", "onnx-int8", "gguf", "gguf-q8", "merged")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``prorank export``."""
+    parser.add_argument(
+        "--to", required=True, choices=_TARGETS, help="format: " + ", ".join(_TARGETS), metavar="FORMAT"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write; an earlier export is replaced")
+    parser.add_argument(
+        "--data", metavar="PATH", help="collection whose queries and BM25 candidates the parity report uses "
+        "(default: the standard library's docstrings)",
+    )  # fmt: skip
+    parser.add_argument("--split", metavar="NAME", help="its split (default: the only one, or test)")
+    parser.add_argument(
+        "--parity-queries", type=positive, default=6, metavar="N", help="queries compared (default: %(default)s)"
+    )
+    add_model_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load in float32, write, open what was written, compare."""
+    if args.dtype not in ("auto", "float32"):
+        raise ValueError(f"--dtype: an export starts from float32 weights, got {args.dtype}; --to says the precision")
+    from prorank.cli._model import load_reranker
+    from prorank.export.targets import compare, export, parity_texts, write_parity
+    from prorank.reranker import Reranker
+
+    args.dtype, args.device = "float32", "cpu"
+    texts = _texts(args) if args.data else parity_texts(args.parity_queries)
+    reference = load_reranker(args)
+    if reference.manifest is not None and reference.manifest.backend != "torch":
+        raise ValueError(f"--model: {args.model} is an export itself; give the checkpoint it was made from")
+    source = Path(args.model) if args.model and args.model.endswith(".gguf") else None
+    out = export(reference, args.to, Path(args.out), source_gguf=source)
+    print(f"{out}: written ({_megabytes(out)} MB); comparing scores ...", file=sys.stderr)
+    exported = Reranker.from_pretrained(out, threads=args.threads)
+    # Exporting changes how the loaded model attends: the reference is read again.
+    parity = compare(load_reranker(args), exported, texts)
+    write_parity(out, parity, reference.name)
+    print(f"margins of {parity.pairs} pairs against {reference.name} in float32 (deviation {parity.spread:.3f}):")
+    print(f"  largest difference   {parity.max_difference:.4f}")
+    print(f"  mean difference      {parity.mean_difference:.4f}")
+    print(f"  Kendall's tau        {parity.kendall_tau:.4f}")
+    print(f"  same first document  {parity.same_best:.0%} of {len(texts)} queries")
+    return 0
+
+
+def _texts(args: argparse.Namespace) -> dict[str, list[str]]:
+    from prorank.data.collection import load_collection
+    from prorank.data.first_stage import first_stage
+
+    collection = load_collection(args.data, args.split)
+    run_ = first_stage("given" if collection.candidates is not None else "bm25", collection, 20)
+    texts = {
+        collection.queries[q].text: [collection.documents[d].content for d in listed]
+        for q, listed in run_.items()
+        if len(listed) > 1
+    }
+    if not texts:
+        raise ValueError(f"--data: {args.data} has no query with two candidates")
+    return dict(list(texts.items())[: args.parity_queries])
+
+
+def _megabytes(folder: Path) -> int:
+    return round(sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6)

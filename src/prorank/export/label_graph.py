@@ -1,0 +1,91 @@
+"""The graph that is exported: tokens on top of given keys and values -> label logits, and keys and values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from prorank.backends.torch import label_rows
+
+__all__ = ["LabelGraph"]
+
+
+class LabelGraph(torch.nn.Module):
+    """What is exported: tokens on top of given keys and values -> label logits, and the first row's keys and values.
+
+    Args:
+        model: a transformers causal LM of plain causal attention (Llama, Qwen2, Qwen3, Mistral without a window).
+
+    Raises:
+        ValueError: the model's attention is not plain (sliding windows, capped logits).
+    """
+
+    def __init__(self, model: Any, label_ids: tuple[int, int]) -> None:
+        super().__init__()
+        config = model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        capped = getattr(config, "final_logit_softcapping", None) or getattr(config, "attn_logit_softcapping", None)
+        if kinds != {"full_attention"} or capped:
+            raise ValueError(
+                f"export: {config.model_type} attends by {', '.join(sorted(kinds))}"
+                f"{' with capped logits' if capped else ''}; this format takes plain causal attention only"
+            )
+        model.set_attn_implementation("sdpa")  # our own blocked attention has loops that depend on the shape
+        self.decoder = model.base_model
+        self.layers, self.heads = config.num_hidden_layers, config.num_key_value_heads
+        self.size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        rows, bias = label_rows(model, label_ids)
+        self.register_buffer("rows", rows.detach().clone())
+        self.register_buffer("bias", bias.detach().clone())
+
+    def example(self) -> dict[str, torch.Tensor]:
+        """Inputs to trace with; no dimension that may change has length 1."""
+        return {
+            "ids": torch.tensor([[1, 2, 3], [3, 2, 1]]),
+            "last": torch.tensor([2, 1]),
+            "past": torch.zeros(2 * self.layers, 1, self.heads, 2, self.size),
+            "hidden": torch.tensor([1]),
+        }
+
+    def forward(
+        self, ids: torch.Tensor, last: torch.Tensor, past: torch.Tensor, hidden: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One batch.
+
+        Args:
+            ids: ``(n, width)`` int64, padded on the right.
+            last: ``(n,)`` int64, each row's last token.
+            past: ``(2 layers, 1, heads, length, size)``: keys, then values, of what all rows share; length >= 1.
+            hidden: ``(1,)`` int64: so many of the first positions of ``past`` do not exist (0 or 1).
+
+        Returns:
+            Label logits ``(n, 2)``; keys and values ``(2 layers, 1, heads, length + width, size)`` of the first row.
+        """
+        rows, width, before = ids.shape[0], ids.shape[1], past.shape[3]
+        own = torch.arange(width, device=ids.device)
+        keys = torch.arange(before + width, device=ids.device)
+        seen = (keys[None, :] <= own[:, None] + before) & (keys[None, :] >= hidden)
+        mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
+        positions = (own + (before - hidden))[None]
+        shared = past.expand(-1, rows, -1, -1, -1)
+        cache = _cache_of([(shared[i], shared[self.layers + i]) for i in range(self.layers)])
+        output = self.decoder(
+            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+        )
+        state = output.last_hidden_state[torch.arange(rows, device=ids.device), last]
+        present = [layer.keys[:1] for layer in cache.layers] + [layer.values[:1] for layer in cache.layers]
+        return state @ self.rows.T + self.bias, torch.stack(present)
+
+
+def _cache_of(states: list[tuple[torch.Tensor, torch.Tensor]]) -> Any:
+    """A cache that holds the states as they are; the usual way in joins them to an empty tensor, which fails."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    cache = DynamicCache()
+    for keys, values in states:
+        layer = DynamicLayer()
+        layer.keys, layer.values, layer.is_initialized = keys, values, True
+        layer.dtype, layer.device = keys.dtype, keys.device
+        cache.layers.append(layer)
+    return cache

@@ -1,0 +1,180 @@
+"""Exports a checkpoint to another engine's format, atomically, and judges the result by the scores it gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from prorank.artifact import MANIFEST, Manifest
+from prorank.files import atomic_folder, sha256_file
+
+if TYPE_CHECKING:
+    from prorank.reranker import Reranker
+
+__all__ = ["TARGETS", "Parity", "Target", "compare", "export", "parity_texts"]
+
+
+class Target(NamedTuple):
+    """One value of ``prorank export --to``."""
+
+    backend: str
+    precision: str
+    summary: str
+
+
+TARGETS: dict[str, Target] = {
+    "openvino-int8": Target("openvino", "int8", "int8 weights, activations quantised as they come"),
+    "openvino-bf16": Target("openvino", "bfloat16", "16-bit weights, multiplied in bfloat16"),
+    "openvino-f32": Target("openvino", "float32", "32-bit weights: the reference"),
+    "onnx": Target("onnx", "float32", "for ONNX Runtime, 32 bits"),
+    "onnx-int8": Target("onnx", "int8", "for ONNX Runtime, weights int8, activations quantised as they come"),
+    "gguf": Target("llamacpp", "float16", "for llama.cpp, 16-bit weights"),
+    "gguf-q8": Target("llamacpp", "int8", "for llama.cpp, Q8_0 weights"),
+    "merged": Target("torch", "", "one whole checkpoint: adapters merged, in transformers' and CrossEncoder's layout"),
+}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How an export's margins agree with the checkpoint's in float32 on the same pairs."""
+
+    pairs: int
+    max_difference: float
+    """Largest absolute difference of a margin."""
+    mean_difference: float
+    """Mean absolute difference."""
+    spread: float
+    """Standard deviation of the reference's margins: what the differences are to be seen against."""
+    kendall_tau: float
+    """Mean over queries of Kendall's tau-b between the two orders; 1 is the same order."""
+    same_best: float
+    """Share of queries whose first document is the same."""
+
+
+def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | None = None) -> Path:
+    """Write ``out``: the engine's files, the tokenizer and a manifest that names the backend.
+
+    Args:
+        reranker: loaded in float32 by PyTorch on the CPU; its limits, template and calibration go along.
+        target: a name of :data:`TARGETS`.
+        source_gguf: the file that the base came from, whose tokenizer a GGUF export takes over.
+
+    Raises:
+        ValueError: unknown target, ``out`` exists and is no export, or the architecture does not fit the format.
+        ImportError: the engine's library is not installed.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"--to: {target!r} is none of {', '.join(TARGETS)}")
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())):
+        raise ValueError(f"--out: {out} exists and is no prorank folder; choose another name")
+    chosen = TARGETS[target]
+    if chosen.backend == "torch":
+        return reranker.save(out)
+    assert reranker.manifest is not None
+    encoder = reranker.encoder
+    with atomic_folder(out) as aside:
+        _WRITERS[chosen.backend](reranker, chosen.precision, aside, source_gguf)
+        encoder.tokenizer.save_pretrained(aside)
+        values = {name: getattr(reranker.manifest, name) for name in reranker.manifest.__dataclass_fields__}
+        files = {f.name: sha256_file(f) for f in sorted(aside.iterdir()) if f.suffix in _WEIGHTS}
+        manifest = Manifest(
+            **{
+                **values,
+                "kind": "model",
+                "backend": chosen.backend,
+                "precision": chosen.precision,
+                "template": encoder.template,
+                "label_ids": encoder.label_ids,
+                "max_length": encoder.max_length,
+                "query_max_length": encoder.query_max_length,
+                "long_documents": encoder.long_documents,
+                "files": files,
+            }
+        )
+        (aside / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return out
+
+
+def compare(reference: Reranker, exported: Reranker, texts: Mapping[str, Sequence[str]]) -> Parity:
+    """Score every query's documents with both.
+
+    Args:
+        texts: query -> at least two documents.
+    """
+    from scipy.stats import kendalltau
+
+    ours: list[npt.NDArray[np.float32]] = []
+    theirs: list[npt.NDArray[np.float32]] = []
+    for query, documents in texts.items():
+        ours.append(reference.margins(query, list(documents)))
+        theirs.append(exported.margins(query, list(documents)))
+    differences = np.abs(np.concatenate(ours) - np.concatenate(theirs))
+    taus = [float(kendalltau(a, b).statistic) for a, b in zip(ours, theirs, strict=True)]
+    return Parity(
+        len(differences),
+        float(differences.max()),
+        float(differences.mean()),
+        float(np.concatenate(ours).std()),
+        float(np.mean(taus)),
+        float(np.mean([a.argmax() == b.argmax() for a, b in zip(ours, theirs, strict=True)])),
+    )
+
+
+def write_parity(folder: Path, parity: Parity, reference: str) -> None:
+    """Keep the report beside the weights, as ``parity.json``."""
+    from prorank.files import write_atomic
+
+    write_atomic(folder / "parity.json", json.dumps({"reference": reference, **asdict(parity)}, indent=2) + "\n")
+
+
+def parity_texts(queries: int = 6, documents: int = 20) -> dict[str, list[str]]:
+    """Queries with documents of very different lengths, from the built-in collection: no download, the same everywhere
+    for one version of Python."""
+    from prorank.data.collection import load_collection
+
+    collection = load_collection("stdlib", "test")
+    texts = [document.content for document in collection.documents.values()]
+    chosen = list(collection.queries.values())[:: max(1, len(collection.queries) // queries)][:queries]
+    step = max(1, len(texts) // (queries * documents))
+    return {
+        query.text: [texts[(i * documents + j) * step % len(texts)] for j in range(documents)]
+        for i, query in enumerate(chosen)
+    }
+
+
+_WEIGHTS = (".bin", ".xml", ".onnx", ".data", ".gguf", ".safetensors")
+
+
+def _openvino(reranker: Any, precision: str, folder: Path, _source: Path | None) -> None:
+    from prorank.export.openvino import write_openvino
+
+    weights = {"int8": "int8", "bfloat16": "float16", "float32": "float32"}[precision]
+    write_openvino(reranker.backend.model, reranker.encoder.label_ids, folder, weights=weights)
+
+
+def _onnx(reranker: Any, precision: str, folder: Path, _source: Path | None) -> None:
+    from prorank.export.onnx import write_onnx
+
+    write_onnx(reranker.backend.model, reranker.encoder.label_ids, folder, weights=precision)
+
+
+def _gguf(reranker: Any, precision: str, folder: Path, source: Path | None) -> None:
+    from prorank.export.gguf import write_gguf
+
+    kind = {"float16": "f16", "int8": "q8_0"}[precision]
+    write_gguf(
+        reranker.backend.model, reranker.encoder.tokenizer, folder / "model.gguf", quantisation=kind, source=source
+    )
+
+
+_WRITERS: dict[str, Callable[[Any, str, Path, Path | None], None]] = {
+    "openvino": _openvino,
+    "onnx": _onnx,
+    "llamacpp": _gguf,
+}

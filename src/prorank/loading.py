@@ -1,0 +1,180 @@
+"""From a name to the parts of a reranker: what computes logits, what makes token ids, and what is known of both.
+
+A name is a built-in, a checkpoint, a base, or a folder that ``prorank export`` wrote; the manifest says which backend
+runs it. Exported folders are opened without PyTorch and transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prorank.artifact import Manifest, load_checkpoint, read_manifest
+from prorank.backends.exported import BACKENDS, open_exported
+from prorank.prompts import PromptEncoder, PromptTemplate
+from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend
+
+__all__ = ["Limits", "Parts", "combined", "load_parts"]
+
+
+class Limits(NamedTuple):
+    """What a caller asks of the prompts; None: the checkpoint's own."""
+
+    max_length: int | None = None
+    query_max_length: int | None = None
+    long_documents: str | None = None
+
+
+class Parts(NamedTuple):
+    """What a reranker is made of."""
+
+    backend: Backend
+    encoder: PromptEncoder
+    manifest: Manifest
+    weights_sha256: str
+    batch_tokens: int
+
+
+def load_parts(
+    name: str,
+    *,
+    adapter: str | None,
+    template: str | PromptTemplate | None,
+    backend: str,
+    device: str | None,
+    dtype: str | None,
+    limits: Limits,
+    threads: int | None,
+    local_files_only: bool,
+    share_prefix: bool,
+) -> Parts:
+    """Open what ``name`` stands for; the arguments are :meth:`prorank.Reranker.from_pretrained`'s.
+
+    Raises:
+        ValueError: something does not exist or does not fit; the message names it.
+    """
+    kind, _, where = backend.partition(":")
+    if kind not in ("auto", "torch", "remote", *BACKENDS) or (kind == "remote") != bool(where):
+        raise ValueError(f"backend must be auto, torch, {', '.join(BACKENDS)} or remote:MODEL@URL, got {backend!r}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    if kind == "remote":
+        return _remote(name, where, template, limits, local_files_only)
+    folder = Path(name).expanduser()
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    holds = manifest.backend if manifest is not None else "torch"
+    if kind not in ("auto", holds):
+        hint = (
+            f"write one with: prorank export --model {name} --to {kind}" if kind != "torch" else "name the checkpoint"
+        )
+        raise ValueError(f"backend {kind!r}: {name} is made for {holds}; {hint}")
+    if manifest is not None and holds != "torch":
+        for flag, value in (("adapter", adapter), ("dtype", dtype if dtype != "auto" else None)):
+            if value is not None:
+                raise ValueError(f"{flag}: {name} is an export, whose weights are fixed; give it to prorank export")
+        if device not in (None, "auto", "cpu"):
+            raise ValueError(f"device: the {holds} backend runs on the CPU, got {device!r}")
+        return _exported(folder, manifest, template, limits, threads)
+    return _torch(name, adapter, template, device, dtype, limits, threads, local_files_only, share_prefix)
+
+
+def _torch(
+    name: str,
+    adapter: str | None,
+    template: str | PromptTemplate | None,
+    device: str | None,
+    dtype: str | None,
+    limits: Limits,
+    threads: int | None,
+    local_files_only: bool,
+    share_prefix: bool,
+) -> Parts:
+    import torch
+
+    from prorank.backends.torch import TorchBackend, pick_device, pick_dtype
+    from prorank.templates import resolve_template
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen = pick_device(device)
+    base, manifest = load_checkpoint(
+        name, adapter=adapter, dtype=pick_dtype(dtype, chosen), local_files_only=local_files_only
+    )
+    if template is None and manifest is not None:
+        template = manifest.template
+    frozen = resolve_template(template, base.tokenizer)
+    positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
+    encoder = _encoder(base.tokenizer, frozen, limits, manifest, positions)
+    if manifest is None:
+        manifest = Manifest(frozen, encoder.label_ids, base_name=name, base_sha256=base.sha256)
+    return Parts(
+        TorchBackend(base.model.to(chosen), encoder.label_ids, share_prefix=share_prefix),
+        encoder,
+        manifest,
+        combined(base.sha256, *manifest.files.values()),
+        DEFAULT_BATCH_TOKENS if chosen.type == "cpu" else DEFAULT_BATCH_TOKENS_GPU,
+    )
+
+
+def _exported(
+    folder: Path, manifest: Manifest, template: str | PromptTemplate | None, limits: Limits, threads: int | None
+) -> Parts:
+    from prorank.artifact import verify_files
+    from prorank.templates import resolve_template
+    from prorank.tokenizers import FastTokenizer
+
+    verify_files(folder, manifest)
+    tokenizer = FastTokenizer(folder)
+    frozen = manifest.template if template is None else resolve_template(template, tokenizer)
+    encoder = _encoder(tokenizer, frozen, limits, manifest, None)
+    if encoder.label_ids != tuple(manifest.label_ids):
+        raise ValueError(
+            f"template {frozen.name!r}: its label words are not the ones that {folder} was exported with; "
+            "export again with --template"
+        )
+    backend = open_exported(folder, manifest, threads=threads)
+    return Parts(backend, encoder, manifest, combined(*manifest.files.values()), DEFAULT_BATCH_TOKENS)
+
+
+def _remote(
+    name: str, where: str, template: str | PromptTemplate | None, limits: Limits, local_files_only: bool
+) -> Parts:
+    from prorank.artifact import read_adapter
+    from prorank.backends.remote import RemoteBackend
+    from prorank.bases import load_tokenizer
+    from prorank.templates import resolve_template
+
+    model, _, url = where.rpartition("@")
+    if not model or not url.startswith(("http://", "https://")):
+        raise ValueError(f"backend remote: expected remote:MODEL@http(s)://HOST/v1, got {where!r}")
+    base_name, _, manifest = read_adapter(name)
+    tokenizer = load_tokenizer(base_name, local_files_only=local_files_only)
+    if template is None and manifest is not None:
+        template = manifest.template
+    encoder = _encoder(tokenizer, resolve_template(template, tokenizer), limits, manifest, None)
+    if manifest is None:
+        manifest = Manifest(encoder.template, encoder.label_ids, base_name=name, backend="remote")
+    backend = RemoteBackend(url, model, encoder.label_ids, label_words=encoder.template.label_words)
+    return Parts(backend, encoder, manifest, combined(model, url), DEFAULT_BATCH_TOKENS_GPU)
+
+
+def _encoder(
+    tokenizer: Any, template: PromptTemplate, limits: Limits, manifest: Manifest | None, positions: int | None
+) -> PromptEncoder:
+    own = (manifest.max_length if manifest else 0) or 512
+    encoder = PromptEncoder(
+        tokenizer,
+        template,
+        max_length=limits.max_length or (min(own, positions) if positions else own),
+        query_max_length=limits.query_max_length or (manifest.query_max_length if manifest else None),
+        long_documents=limits.long_documents or (manifest.long_documents if manifest else "truncate"),  # type: ignore[arg-type]
+    )
+    if positions and encoder.max_length > positions:
+        raise ValueError(f"max_length {encoder.max_length} is more than the model's {positions} positions")
+    return encoder
+
+
+def combined(*parts: str) -> str:
+    """One sha256 of several."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
