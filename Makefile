@@ -20,7 +20,7 @@ lint: .venv/.installed-dev
 
 docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py
-	for page in evaluate warmup serve; do $(BIN)/python benchmarks/$${page}_tables.py || exit 1; done
+	for page in evaluate warmup serve results card; do $(BIN)/python benchmarks/$${page}_tables.py || exit 1; done
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -1,0 +1,238 @@
+"""Writes the tables of docs/results.md from the records of results.py and stages.py; no figure there is typed by hand.
+
+    python benchmarks/results_tables.py           # write
+    python benchmarks/results_tables.py --check   # say whether the page is as the records are
+
+Figures of the refined stage are shown only where they were measured with the very adapter that comes with the package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tables import HERE, Record, made, main, records, table
+
+REPO = HERE.parent
+PAGE = REPO / "docs" / "results.md"
+FILE, STAGES_FILE = "results.jsonl", "stages.jsonl"
+MODELS = REPO / "src" / "prorank" / "models"
+NAME = "prorank-smollm2-135m"
+MEASURE = "nDCG@10"
+ALPHA = 0.05
+MISSING = "not measured"
+TITLES = {
+    "bm25": "BM25",
+    "minilm": "MiniLM bi-encoder",
+    "fused": "BM25 and MiniLM, reciprocal ranks",
+    "base": "zero-shot base",
+    "warmup": "warmup only",
+    "refined": "refined",
+}
+STAGES = ("base", "warmup", "refined")
+UNDERSTANDING = ("format_success", "balanced_accuracy", "margin_auc")
+EXPRESSIVENESS = (
+    "distinct_share", "tie_rate", "score_entropy", "spread", "d_prime", "query_auc", "calibration_error",
+    "effective_rank",
+)  # fmt: skip
+
+
+# ---- which records
+
+
+def manifest() -> Record | None:
+    """The manifest of the adapter that comes with the package, or None where it does not come yet."""
+    path = MODELS / NAME / "prorank.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def is_shipped(description: Mapping[str, Any]) -> bool:
+    """Whether a refined model in a record is the adapter in the package; anything goes before there is one."""
+    found = manifest()
+    if found is None:
+        return True
+    parts = [found["base_sha256"], *found["files"].values()]  # what Reranker.weights_sha256 is made of
+    return description.get("weights_sha256") == hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def last_results() -> Record | None:
+    """The last record of results.py that has nothing to do with an adapter other than the package's."""
+    for record in reversed(records(FILE)):
+        refined = [s for part in record["collections"] for s in part["systems"] if s["name"] == "refined"]
+        if manifest() is None or (refined and all(is_shipped(system["description"]) for system in refined)):
+            return record
+    return None
+
+
+def stages() -> dict[tuple[str, str], Record]:
+    """(collection, stage) -> its last record of stages.py, all with the settings of the very last one."""
+    found = {}
+    lines = [r for r in records(STAGES_FILE) if r["stage"] != "refined" or is_shipped(r["description"])]
+    for record in lines:
+        same = all(record["sample"][key] == lines[-1]["sample"][key] for key in ("pairs", "queries", "top_k", "seed"))
+        if same and record["description"]["backend"] == lines[-1]["description"]["backend"]:
+            found[record["dataset"]["name"], record["stage"]] = record
+    return found
+
+
+# ---- results.py's figures, on its terminal and on the page
+
+
+def cells(record: Record) -> dict[str, dict[str, dict[str, Any]]]:
+    """System -> collection, or "average" -> mean, low, high and versus, of nDCG@10."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for part in record["collections"]:
+        for system in part["systems"]:
+            versus = {other: tested[MEASURE] for other, tested in system["versus"].items()}
+            figures = {**system["measures"][MEASURE], "versus": versus}
+            found.setdefault(system["name"], {})[part["dataset"]["name"]] = figures
+    for name, figures in record["average"].items():
+        found[name]["average"] = figures
+    return found
+
+
+def spread(found: Mapping[str, float], sign: str = "") -> str:
+    """A mean with its interval."""
+    return f"{found['mean']:{sign}.4f} [{found['low']:{sign}.4f}, {found['high']:{sign}.4f}]"
+
+
+def quality(record: Record) -> str:
+    """nDCG@10 of every system on every collection, with 95 % intervals; a line for each stage in any case."""
+    places = [part["dataset"]["name"] for part in record["collections"]]
+    heads = [f"{part['dataset']['name']} ({part['dataset']['queries']})" for part in record["collections"]]
+    found = cells(record)
+    rows = []
+    for name in {**found, **dict.fromkeys(STAGES)}:
+        row = found.get(name, {})
+        shown = [spread(row[place]) if place in row else MISSING for place in [*places, "average"]]
+        rows.append([TITLES.get(name, name), *shown])
+    return table([f"{MEASURE} (queries)", *heads, "average"], rows)
+
+
+def comparisons(record: Record) -> str:
+    """Every system's difference to BM25 and to MiniLM, with the paired test."""
+    rows = []
+    for name, row in cells(record).items():
+        for where, found in row.items():
+            if found["versus"]:
+                tested = [found["versus"].get(other) for other in ("bm25", "minilm")]
+                shown = [[spread(t, "+"), f"{t['p_holm']:.4f}"] if t else ["", ""] for t in tested]
+                rows.append([TITLES.get(name, name), where, *shown[0], *shown[1]])
+    return table(["system", "collection", "against BM25", "p (Holm)", "against MiniLM", "p (Holm)"], rows)
+
+
+def verdict(tested: Mapping[str, float]) -> str:
+    if tested["p_holm"] >= ALPHA:
+        return "not shown to differ"
+    return "better" if tested["mean"] > 0 else "worse"
+
+
+def verdicts(record: Record, system: str, other: str) -> dict[str, list[str]]:
+    """ "better", "worse", "not shown to differ" -> where a system is that beside another; "average" is a place too."""
+    found: dict[str, list[str]] = {"better": [], "worse": [], "not shown to differ": []}
+    for where, figures in cells(record).get(system, {}).items():
+        if other in figures["versus"]:
+            found[verdict(figures["versus"][other])].append(where)
+    return found
+
+
+# ---- the page
+
+
+def findings() -> str:
+    """What the tests say of the refined model, in sentences."""
+    record = last_results()
+    if record is None or "refined" not in cells(record):
+        return f"The refined `{NAME}`: {MISSING}."
+    lines = []
+    for other in ("bm25", "minilm"):
+        found = verdicts(record, "refined", other)
+        places = {what: [w for w in where if w != "average"] for what, where in found.items()}
+        words = [f"{what} on {', '.join(where)}" for what, where in places.items() if where]
+        average = cells(record)["refined"]["average"]["versus"].get(other)
+        if average:
+            words.append(f"on average {spread(average, '+')}, p = {average['p_holm']:.4f}: {verdict(average)}")
+        lines.append(f"- Beside {TITLES[other]}: {'; '.join(words) or MISSING}.")
+    return "\n".join(lines)
+
+
+def source(record: Record) -> str:
+    settings = record["settings"]
+    queries = f"{settings['queries']} queries of each at most" if settings["queries"] else "all queries"
+    length = f"{settings['max_length']} tokens a prompt" if settings["max_length"] else "each model's own prompt length"
+    device = record["environment"].get("gpu", "")
+    return (
+        f"{queries}; {settings['dtype']}; {length}; {made(record)}{', ' + device if device else ''}; {record['time']}."
+    )
+
+
+def quality_table() -> str:
+    record = last_results()
+    return f"{quality(record)}\n\n{source(record)}" if record else f"{MISSING.capitalize()}."
+
+
+def comparison_table() -> str:
+    record = last_results()
+    return comparisons(record) if record else f"{MISSING.capitalize()}."
+
+
+def cost() -> str:
+    """Seconds a query and pairs a second, where a system was timed."""
+    record = last_results()
+    rows = []
+    for part in record["collections"] if record else []:
+        for system in part["systems"]:
+            if (found := system["cost"])["p50_s"] is not None:
+                memory = system["peak_memory_mib"].get("process")
+                figures = [f"{found['p50_s']:.2f} s", f"{found['p95_s']:.2f} s", f"{found['pairs_per_s']:.1f}"]
+                rows.append([TITLES[system["name"]], part["dataset"]["name"], *figures, f"{memory:,.0f} MiB"])
+    heads = ["system", "collection", "p50 a query", "p95", "pairs/s", "peak memory of the process"]
+    return table(heads, rows) if rows else f"{MISSING.capitalize()}."
+
+
+def understanding() -> str:
+    found = stages()
+    if not found:
+        return f"{MISSING.capitalize()}."
+    rows = []
+    for collection in dict.fromkeys(name for name, _ in found):
+        for stage in STAGES:
+            record = found.get((collection, stage))
+            shown = [record["understanding"][name] if record else None for name in UNDERSTANDING]
+            texts = [f"{c['value']:.3f} [{c['low']:.3f}, {c['high']:.3f}]" if c else MISSING for c in shown]
+            rows.append([collection, TITLES[stage], *texts])
+    last = list(found.values())[-1]
+    note = f"{last['prompts']} prompts of the last collection, half of them relevant, the others from the first stage"
+    heads = ["collection", "stage", "format success", "balanced accuracy", "AUC of the margin"]
+    return f"{table(heads, rows)}\n\n{note}; {last['description']['backend']}, {made(last)}."
+
+
+def expressiveness() -> str:
+    found = stages()
+    if not found:
+        return f"{MISSING.capitalize()}."
+    rows = []
+    for collection in dict.fromkeys(name for name, _ in found):
+        for stage in STAGES:
+            values = found[collection, stage]["expressiveness"] if (collection, stage) in found else {}
+            texts = [f"{values[name]:.4g}" if name in values else MISSING for name in EXPRESSIVENESS]
+            rows.append([collection, TITLES[stage], *texts])
+    return table(["collection", "stage", *(name.replace("_", " ") for name in EXPRESSIVENESS)], rows)
+
+
+PAGES = {
+    PAGE: {
+        "findings": findings,
+        "quality": quality_table,
+        "comparisons": comparison_table,
+        "cost": cost,
+        "understanding": understanding,
+        "expressiveness": expressiveness,
+    }
+}
+
+if __name__ == "__main__":
+    sys.exit(main(PAGES, __doc__))

@@ -1,0 +1,233 @@
+"""Pages are as the committed records are; the results page and the model card say what synthetic ones hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import card_tables
+import evaluate_tables
+import pytest
+import results_tables
+import serve_tables
+import tables
+
+SCRIPTS = (evaluate_tables, serve_tables, results_tables, card_tables)  # warmup_tables: test_warmup_recipes.py
+BASE_SHA256, ADAPTER_SHA256 = "b" * 64, "a" * 64
+WEIGHTS = hashlib.sha256(f"{BASE_SHA256}\n{ADAPTER_SHA256}".encode()).hexdigest()
+SHARED = {
+    "time": "2026-01-02T03:04:05+00:00", "commit": "c" * 40, "dirty": False,
+    "environment": {"cpu": "a processor", "cores": 2},
+}  # fmt: skip
+RECIPE = """
+teacher = "fused"
+test = ["somewhere/scifact:test"]
+[[datasets]]
+path = "somewhere/msmarco-sample"
+weight = 3.0
+[[datasets]]
+path = "somewhere/nfcorpus"
+split = "train"
+[warmup]
+steps = 7
+[refine]
+mixture_alpha = 0.0
+learning_rate = 2e-4
+[[blocks]]
+name = "first"
+steps = 11
+document_tokens = 48
+losses = ["kl=1"]
+[[blocks]]
+name = "second"
+steps = 13
+document_tokens = 80
+"""
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_committed_pages_are_as_the_records_are(script):
+    for page, functions in script.PAGES.items():
+        text = page.read_text("utf-8")
+        assert tables.filled(text, functions) == text, f"{page.name}: run make docs"
+        assert set(functions) == set(tables.re.findall(r"<!-- table (\w+) -->", text))
+
+
+def test_a_table_that_nothing_writes_is_an_error():
+    with pytest.raises(ValueError, match="table new -->: nothing writes it"):
+        tables.filled("<!-- table new --><!-- end -->", {"old": str})
+
+
+def interval(mean, **more):
+    return {"mean": mean, "low": mean - 0.05, "high": mean + 0.05, **more}
+
+
+def system(name, mean, against_bm25=None, weights=WEIGHTS):
+    """One system of a record; ``against_bm25`` is (difference, corrected p)."""
+    versus = {}
+    if against_bm25 is not None:
+        versus = {"bm25": {"nDCG@10": interval(against_bm25[0], p_holm=against_bm25[1])}}
+    return {
+        "name": name,
+        "description": {"weights_sha256": weights},
+        "measures": {"nDCG@10": interval(mean)},
+        "versus": versus,
+        "cost": {"p50_s": 1.5, "p95_s": 2.5, "pairs_per_s": 40.0} if name == "refined" else {"p50_s": None},
+        "peak_memory_mib": {"process": 900.0},
+    }
+
+
+def result(weights=WEIGHTS):
+    """Better than BM25 on one collection, worse on another, neither on the third."""
+    found = {"nfcorpus": (0.1, 0.001), "scifact": (-0.2, 0.002), "dl19": (0.01, 0.5)}
+    collections = [
+        {
+            "dataset": {"name": name, "queries": 100},
+            "systems": [system("bm25", 0.5), system("refined", 0.5 + tested[0], tested, weights)],
+        }
+        for name, tested in found.items()
+    ]
+    average = {
+        "bm25": interval(0.5, versus={}),
+        "refined": interval(0.47, versus={"bm25": interval(-0.03, p_holm=0.04)}),
+    }
+    settings = {"queries": 100, "max_length": 0, "dtype": "float32"}
+    return {**SHARED, "kind": "results", "settings": settings, "collections": collections, "average": average}
+
+
+def stage(name, value, weights=WEIGHTS):
+    return {
+        **SHARED, "kind": "stages", "stage": name, "prompts": 40,
+        "dataset": {"name": "nfcorpus"},
+        "sample": {"pairs": 40, "queries": 2, "top_k": 3, "seed": 0},
+        "description": {"backend": "torch-cpu-float32", "weights_sha256": weights},
+        "understanding": {
+            key: {"value": value, "low": value - 0.1, "high": value + 0.1} for key in results_tables.UNDERSTANDING
+        },
+        "expressiveness": {"spread": 2 * value, "tie_rate": 0.0},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """Records, recipe and package of the test's own; the files to write to."""
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(results_tables, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(card_tables, "RECIPE", tmp_path / "recipe.toml")
+    return tmp_path
+
+
+def write(path, *lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def ship(folder, **changes):
+    target = folder / "models" / results_tables.NAME
+    target.mkdir(parents=True)
+    manifest = {
+        "base_name": "smollm2-135m", "base_sha256": BASE_SHA256, "files": {"adapter_model.safetensors": ADAPTER_SHA256},
+        "stage": "refine", "created": "2026-01-01", "commit": "d" * 40, "max_length": 192,
+        "template": {"name": "prorank"}, "calibration": None,
+        "config": {"refine": {"steps": 13, "document_tokens": 80, "mixture_alpha": 0.0, "learning_rate": 2e-4}},
+    }  # fmt: skip
+    (target / "prorank.json").write_text(json.dumps({**manifest, **changes}))
+    (target / "adapter_config.json").write_text('{"r": 32}')
+    (target / "adapter_model.safetensors").write_bytes(bytes(2_500_000))
+
+
+def every(script):
+    return {name: function() for functions in script.PAGES.values() for name, function in functions.items()}
+
+
+def test_without_records_every_table_says_so(repository):
+    del repository
+    texts = {**every(results_tables), **every(card_tables)}
+    assert "does not come with the package yet" in texts.pop("facts")
+    assert texts.pop("data") == texts.pop("training") == "There is no recipe yet."
+    assert all("not measured" in text.lower() for text in texts.values())
+
+
+def test_results_page(repository):
+    write(repository / "results.jsonl", result())
+    texts = every(results_tables)
+    assert "| nDCG@10 (queries) | nfcorpus (100) | scifact (100) | dl19 (100) | average |" in texts["quality"]
+    assert "| BM25 | 0.5000 [0.4500, 0.5500] |" in texts["quality"]
+    assert "| warmup only | not measured | not measured | not measured | not measured |" in texts["quality"]
+    assert (
+        "100 queries of each at most; float32; each model's own prompt length; commit cccccccccccc" in texts["quality"]
+    )
+    assert "| refined | scifact | -0.2000 [-0.2500, -0.1500] | 0.0020 |  |  |" in texts["comparisons"]
+    assert texts["findings"].splitlines() == [
+        "- Beside BM25: better on nfcorpus; worse on scifact; not shown to differ on dl19; "
+        "on average -0.0300 [-0.0800, +0.0200], p = 0.0400: worse.",
+        "- Beside MiniLM bi-encoder: not measured.",
+    ]
+    assert texts["cost"].splitlines()[2] == "| refined | nfcorpus | 1.50 s | 2.50 s | 40.0 | 900 MiB |"
+
+
+def test_figures_of_another_adapter_are_not_shown_as_the_packages(repository):
+    ship(repository)
+    write(repository / "results.jsonl", result(weights="e" * 64))
+    write(repository / "stages.jsonl", stage("base", 0.2, "f" * 64), stage("refined", 0.9, "e" * 64))
+    assert "not measured" in results_tables.findings()
+    assert results_tables.quality_table() == "Not measured."
+    assert "| nfcorpus | refined | not measured |" in results_tables.understanding()
+    write(repository / "results.jsonl", result(), result(weights="e" * 64))
+    assert "worse on scifact" in results_tables.findings()
+
+
+def test_stages_stand_side_by_side_and_the_last_settings_count(repository):
+    older = stage("base", 0.7)
+    older["sample"] = {**older["sample"], "pairs": 10}
+    write(repository / "stages.jsonl", older, stage("base", 0.2), stage("refined", 0.8), stage("refined", 0.9))
+    rows = results_tables.understanding().splitlines()[2:5]
+    assert rows[0] == "| nfcorpus | zero-shot base |" + 3 * " 0.200 [0.100, 0.300] |"
+    assert rows[1] == "| nfcorpus | warmup only |" + 3 * " not measured |"
+    assert rows[2].startswith("| nfcorpus | refined | 0.900 [0.800, 1.000] |")
+    assert "| nfcorpus | zero-shot base | not measured | 0 | not measured | 0.4 |" in results_tables.expressiveness()
+
+
+def test_model_card(repository):
+    ship(repository)
+    (repository / "recipe.toml").write_text(RECIPE)
+    write(repository / "results.jsonl", result())
+    trained = {
+        **SHARED, "kind": "refine", "training_seconds": 5400.0, "before": {"nDCG@10": 0.3}, "after": {"nDCG@10": 0.4},
+        "config": {"steps": 11, "document_tokens": 48, "losses": ["kl=1"], "mixture_alpha": 0.0, "learning_rate": 2e-4},
+    }  # fmt: skip
+    write(repository / "training.jsonl", trained, {**trained, "config": {**trained["config"], "steps": 12}})
+    texts = every(card_tables)
+    assert "135 M parameters, Apache-2.0" in texts["facts"]
+    assert "LoRA, rank 32: 2.5 MB" in texts["facts"]
+    assert "not calibrated" in texts["facts"]
+    rows = texts["data"].splitlines()[2:]
+    assert rows[0].endswith(
+        "non-commercial research | warmup, refine, 75% of the lists, with scores of BM25 and MiniLM, fused |"
+    )
+    assert rows[1].startswith(
+        "| nfcorpus train | BEIR NFCorpus: nutrition and medicine, graded | academic use | refine, 25%"
+    )
+    assert rows[2].startswith("| scifact test |")
+    assert "measuring alone" in rows[2]
+    rows = texts["training"].splitlines()[2:5]
+    assert rows[0] == "| warmup | 7 | 4 | 96 | 0.001 | GRPO | not measured | not measured | not measured |"
+    assert rows[1] == (
+        "| refine first | 11 | 4 | 48 | 0.0002 | kl=1 | 1.50 | nDCG@10 0.3000 -> 0.4000 | a processor, 2 cores |"
+    )
+    assert rows[2].startswith("| refine second | 13 | 4 | 80 | 0.0002 | softmax=1, bce=0.2 | not measured |")
+    assert "hours of training in all" not in texts["training"]
+    assert "saved with the adapter are those of the last step, second." in texts["training"]
+    lines = texts["weaknesses"].splitlines()
+    assert lines[0] == "- Worse beside BM25: scifact -0.2000 [-0.2500, -0.1500]; average -0.0300 [-0.0800, +0.0200]."
+    assert lines[1] == "- Not shown to differ beside BM25: dl19 +0.0100 [-0.0400, +0.0600]."
+    assert "holds 192 tokens" in lines[2]
+    assert "trained on passages of at most 80" in lines[2]
+    assert "English alone" in texts["weaknesses"]
+
+
+def test_calibration_and_other_settings_are_named(repository):
+    ship(repository, calibration=[0.5, -1.0], config={"refine": {"steps": 99}})
+    (repository / "recipe.toml").write_text(RECIPE)
+    assert "sigmoid(0.5 · margin -1.0), fitted on held-out data" in card_tables.facts()
+    assert "saved with the adapter are not those of the last step" in card_tables.training()
+    assert "not calibrated" not in card_tables.weaknesses()
