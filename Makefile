@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint docs clean chromium
+.PHONY: demo test lint docs results clean chromium
 
 demo: .venv/.installed-demo
 	$(BIN)/prorank rank --query "how do vaccines create immunity" --documents examples/passages.jsonl --format table
@@ -21,6 +21,10 @@ lint: .venv/.installed-dev
 docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py
 	for page in evaluate warmup serve results card; do $(BIN)/python benchmarks/$${page}_tables.py || exit 1; done
+
+# Hours on 2 cores. FLAGS="--queries 20" asks for other settings; they must be those of a committed record.
+results: .venv/.installed-dev
+	$(BIN)/python benchmarks/results.py --check $(FLAGS)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
