@@ -54,8 +54,7 @@ def run(args: argparse.Namespace) -> int:
     out = export(reference, args.to, Path(args.out), source_gguf=source)
     print(f"{out}: written ({_megabytes(out)} MB); comparing scores ...", file=sys.stderr)
     exported = Reranker.from_pretrained(out, threads=args.threads)
-    # Exporting changes how the loaded model attends: the reference is read again.
-    parity = compare(load_reranker(args), exported, texts)
+    parity = compare(reference, exported, texts)
     write_parity(out, parity, reference.name)
     print(f"margins of {parity.pairs} pairs against {reference.name} in float32 (deviation {parity.spread:.3f}):")
     print(f"  largest difference   {parity.max_difference:.4f}")

@@ -6,6 +6,7 @@ Llama, the rows of the query and key matrices in the order of the paired rotatio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -40,7 +41,10 @@ _FILE_TYPES = {
     "f16": gguf.LlamaFileType.MOSTLY_F16,
     "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
 }
-_LARGEST = {"f32": float("inf"), "f16": 65504.0, "q8_0": 65504.0 * 127}  # a block's scale is a float16
+_LARGEST = {
+    gguf.GGMLQuantizationType.F16: 65504.0,
+    gguf.GGMLQuantizationType.Q8_0: 65504.0 * 127,  # a block's scale is a float16
+}
 
 
 class _Tensor(NamedTuple):
@@ -95,7 +99,7 @@ def write_gguf(
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
             for tensor in tensors:  # one at a time: the converted weights are never all in memory
-                writer.write_tensor_data(_converted(tensor, quantisation))
+                writer.write_tensor_data(_converted(tensor))
         finally:
             writer.close()
     return out
@@ -154,10 +158,9 @@ def _tensors(model: Any, config: Any, quantisation: Quantisation) -> Iterator[_T
         kind = _TYPES[quantisation] if weight.ndim > 1 else gguf.GGMLQuantizationType.F32
         if kind == gguf.GGMLQuantizationType.Q8_0 and weight.shape[-1] % 32:
             kind = gguf.GGMLQuantizationType.F16
-        if weight.ndim > 1 and float(weight.abs().max()) > _LARGEST[quantisation]:
-            raise ValueError(
-                f"weight {name} exceeds {_LARGEST[quantisation]:g}, the largest of {quantisation}; use f32"
-            )
+        largest = _LARGEST.get(kind, math.inf)
+        if float(weight.abs().max()) > largest:
+            raise ValueError(f"weight {name} exceeds {largest:g}, the largest of {kind.name.lower()}; use f32")
         if config.model_type == "llama" and ".q_proj." in name:
             weight = _paired(weight, config.num_attention_heads)
         elif config.model_type == "llama" and ".k_proj." in name:
@@ -176,8 +179,11 @@ def _rope_factors(model: Any, config: Any) -> Iterator[_Tensor]:
     if config.rope_parameters.get("rope_type", "default") == "default":
         return
     size = _head_size(config)
+    frequencies = model.base_model.rotary_emb.inv_freq
+    if frequencies.dtype != torch.float32:
+        raise ValueError(f"model: its rotation frequencies are in {frequencies.dtype}; load it in float32")
     plain = config.rope_parameters["rope_theta"] ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
-    factors = plain / model.base_model.rotary_emb.inv_freq.double().cpu()
+    factors = plain / frequencies.double().cpu()
     yield _Tensor("rope_freqs.weight", factors.float(), gguf.GGMLQuantizationType.F32)
 
 
@@ -190,6 +196,6 @@ def _announce(writer: gguf.GGUFWriter, tensor: _Tensor) -> None:
     writer.add_tensor_info(tensor.name, shape, dtype, int(np.prod(shape)) * dtype.itemsize, raw_dtype=tensor.type)
 
 
-def _converted(tensor: _Tensor, quantisation: Quantisation) -> npt.NDArray[Any]:
+def _converted(tensor: _Tensor) -> npt.NDArray[Any]:
     values = tensor.values.detach().to("cpu", torch.float32).contiguous().numpy()
     return np.asarray(gguf.quants.quantize(values, tensor.type))

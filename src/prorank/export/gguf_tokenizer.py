@@ -109,8 +109,8 @@ def write_tokenizer(writer: gguf.GGUFWriter, tokenizer: Any, config: Any) -> Non
             getattr(writer, f"add_{name}_token_id")(number)
     plain = backend.encode("a", add_special_tokens=False).ids
     whole = backend.encode("a", add_special_tokens=True).ids
-    writer.add_add_bos_token(whole[: len(whole) - len(plain)] != [] and whole[0] != plain[0])
-    writer.add_add_eos_token(len(whole) > len(plain) and whole[-1] != plain[-1])
+    writer.add_add_bos_token(whole[:1] != plain[:1])
+    writer.add_add_eos_token(whole[-1:] != plain[-1:])
     if isinstance(template := getattr(tokenizer, "chat_template", None), str):
         writer.add_chat_template(template)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,7 +80,8 @@ def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | No
     assert reranker.manifest is not None
     encoder = reranker.encoder
     with atomic_folder(out) as aside:
-        _WRITERS[chosen.backend](reranker, chosen.precision, aside, source_gguf)
+        with _own_attention(reranker):
+            _WRITERS[chosen.backend](reranker, chosen.precision, aside, source_gguf)
         encoder.tokenizer.save_pretrained(aside)
         values = {name: getattr(reranker.manifest, name) for name in reranker.manifest.__dataclass_fields__}
         files = {f.name: sha256_file(f) for f in sorted(aside.iterdir()) if f.suffix in _WEIGHTS}
@@ -99,6 +101,17 @@ def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | No
         )
         (aside / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
     return out
+
+
+@contextlib.contextmanager
+def _own_attention(reranker: Any) -> Iterator[None]:
+    """Writers may change how the model attends; afterwards the reranker scores as before."""
+    model = reranker.backend.model
+    before = model.config._attn_implementation
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def compare(reference: Reranker, exported: Reranker, texts: Mapping[str, Sequence[str]]) -> Parity:
