@@ -1,0 +1,302 @@
+"""A model behind an OpenAI-compatible server (vLLM, SGLang, llama.cpp): token ids out, log-probabilities back.
+
+Each prompt goes to ``/completions`` as token ids and asks for one token with the most likely alternatives. The
+log-probabilities of the two label tokens stand in for their logits: their difference is the same margin. A label that
+is not among the returned tokens is an error, never a guess; so is an answer that does not say which token is meant.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import numpy as np
+import numpy.typing as npt
+
+from prorank._optional import require
+from prorank.types import EncodedGroup
+
+__all__ = ["KEY_VARIABLE", "RemoteBackend", "RemoteError"]
+
+KEY_VARIABLE = "PRORANK_REMOTE_KEY"
+_RETRIED = {408, 429, 500, 502, 503, 504}
+_TOO_MUCH = {400, 413, 422}  # what a server that takes one prompt only says to several
+_LONGEST_PAUSE = 60.0
+_IMPOSSIBLE = -9999.0  # what vLLM writes for minus infinity
+
+Pair = tuple[float, float]
+
+
+class RemoteError(RuntimeError):
+    """The server refused, could not be reached, or answered something from which no score can be read."""
+
+
+class RemoteBackend:
+    """Scores through a server's completions endpoint. Safe to call from several threads.
+
+    Args:
+        url: up to and including the version, such as ``http://localhost:8000/v1``.
+        model: the name the server knows it by.
+        label_ids: (irrelevant, relevant) token ids.
+        label_words: their texts; needed where the server answers with texts instead of ids.
+        api_key: sent as a bearer token; default: the environment variable ``PRORANK_REMOTE_KEY``; never logged.
+        timeout: seconds for one request.
+        concurrency: requests under way at once, of all calls together.
+        retries: further tries after 408, 429, 5xx or a broken connection, with growing pauses.
+        pause: seconds before the first retry, doubled each time; a server's own ``Retry-After`` counts instead.
+        top_logprobs: alternatives asked for; servers have limits of their own (vLLM: ``--max-logprobs``, 20).
+        prompts_per_request: rows sent together; a server that takes one prompt only is found out and gets one.
+        options: further fields of the request, such as ``{"repetition_penalty": 1}``.
+
+    Raises:
+        ValueError: an argument is out of range.
+        ImportError: httpx is not installed.
+    """
+
+    shares_prefixes = False
+    """Here prompts go out whole; most servers keep common beginnings in a cache of their own."""
+    max_positions: int | None = None
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        label_ids: tuple[int, int],
+        *,
+        label_words: tuple[str, str] | None = None,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        concurrency: int = 8,
+        retries: int = 4,
+        pause: float = 0.5,
+        top_logprobs: int = 20,
+        prompts_per_request: int = 8,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        limits = {"concurrency": concurrency, "top_logprobs": top_logprobs, "prompts_per_request": prompts_per_request}
+        for name, value in limits.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if retries < 0 or timeout <= 0 or pause < 0:
+            raise ValueError(f"retries, timeout and pause must not be negative, got {retries}, {timeout}, {pause}")
+        if not model:
+            raise ValueError("model: expected the name that the server knows the model by")
+        self.url, self._shown = _endpoint(url)
+        self.model = model
+        self.name = f"remote-{model}"
+        self.label_ids = label_ids
+        self._label_words = label_words
+        self._retries, self._pause = retries, pause
+        self._per_request = prompts_per_request
+        self._body = {
+            "model": model,
+            "max_tokens": 1,
+            "temperature": 1,  # the distribution itself: some servers divide by the temperature before they report
+            "top_p": 1,
+            "logprobs": top_logprobs,
+            "return_tokens_as_token_ids": True,  # vLLM: ids instead of texts; others ignore it
+            **(options or {}),
+        }
+        httpx = require("httpx", extra="remote")
+        self._transport_error: type[Exception] = httpx.TransportError
+        self._key = api_key or os.environ.get(KEY_VARIABLE) or None
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        self._client: Any = httpx.Client(
+            headers=headers, timeout=timeout, limits=httpx.Limits(max_connections=concurrency)
+        )
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="prorank-remote")
+
+    def label_logits(self, group: EncodedGroup) -> npt.NDArray[np.float32]:
+        """See :class:`prorank.scoring.Backend`; here the numbers are log-probabilities.
+
+        Raises:
+            RemoteError: the server failed, or a label token is not among those it returned.
+        """
+        prompts = [[*group.prefix_ids, *own] for own in group.own_ids]
+        if not prompts:
+            return np.zeros((0, 2), dtype=np.float32)
+        pairs: list[Pair] = []
+        step = self._per_request
+        answers = [
+            self._pool.submit(self._ask, start, prompts[start : start + step]) for start in range(0, len(prompts), step)
+        ]
+        try:
+            for answer in answers:
+                pairs += answer.result()
+        finally:
+            for answer in answers:
+                answer.cancel()
+        return np.array(pairs, dtype=np.float32)
+
+    def close(self) -> None:
+        """End requests under way and close the connections. Calling it again does nothing."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._client.close()
+
+    def __enter__(self) -> RemoteBackend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"RemoteBackend({self._shown!r}, {self.model!r})"
+
+    def _ask(self, start: int, prompts: list[list[int]]) -> list[Pair]:
+        """The pairs of some prompts; ``start`` is the first one's row, for messages."""
+        if len(prompts) > 1 and self._per_request > 1:
+            try:
+                choices = _ordered(self._post({**self._body, "prompt": prompts}), len(prompts))
+            except _RefusedError as refusal:
+                if refusal.status not in _TOO_MUCH:
+                    raise
+                choices = None
+            if choices is not None:
+                return [self._pair(choice, start + i) for i, choice in enumerate(choices)]
+        pairs = []
+        for i, prompt in enumerate(prompts):
+            choices = _ordered(self._post({**self._body, "prompt": prompt}), 1)
+            if choices is None:
+                raise RemoteError(f"{self._shown}: the answer to row {start + i} is no completion")
+            pairs.append(self._pair(choices[0], start + i))
+        if len(prompts) > 1:
+            self._per_request = 1  # one at a time works and several did not: remember it
+        return pairs
+
+    def _pair(self, choice: Mapping[str, Any], row: int) -> Pair:
+        listed = _alternatives(choice)
+        if not listed:
+            raise RemoteError(
+                f"{self._shown}: the answer to row {row} holds no log-probabilities; the server must support logprobs"
+            )
+        return self._find(listed, 0, row), self._find(listed, 1, row)
+
+    def _find(self, listed: Sequence[_Alternative], label: int, row: int) -> float:
+        wanted = self.label_ids[label]
+        word = self._label_words[label] if self._label_words else None
+        with_ids = [entry for entry in listed if entry.token_id is not None]
+        found = [entry.logprob for entry in with_ids if entry.token_id == wanted]
+        if not with_ids:
+            if word is None:
+                raise RemoteError(
+                    f"{self._shown} answers with texts instead of token ids (such as {listed[0].text!r}); "
+                    "give label_words"
+                )
+            found = [entry.logprob for entry in listed if entry.text == word]
+        name = f"label token {wanted}" + (f" ({word!r})" if word is not None else "")
+        if len(found) > 1:
+            raise RemoteError(f"{self._shown}: row {row}: {len(found)} returned tokens read like {name}")
+        if not found or not math.isfinite(found[0]) or found[0] <= _IMPOSSIBLE:
+            raise RemoteError(
+                f"{self._shown}: row {row}: {name} is not among the {len(listed)} most likely tokens returned; raise "
+                "top_logprobs and the server's own limit (vLLM: --max-logprobs), or check model and template"
+            )
+        return found[0]
+
+    def _post(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        pause = self._pause
+        for attempt in range(self._retries + 1):
+            last = attempt == self._retries
+            wait = pause
+            try:
+                response = self._client.post(self.url, json=body)
+            except self._transport_error as error:
+                if last:
+                    message = f"{self._shown}: no answer after {attempt + 1} tries: {type(error).__name__}: {error}"
+                    raise RemoteError(self._clean(message)) from None
+            else:
+                if response.status_code < 400:
+                    return self._object(response)
+                if last or response.status_code not in _RETRIED:
+                    said = self._clean(response.text[:300])
+                    message = f"{self._shown} answered {response.status_code} to try {attempt + 1}: {said}"
+                    raise _RefusedError(message, response.status_code)
+                wait = _seconds(response.headers.get("retry-after"), pause)
+            time.sleep(min(wait * random.uniform(1.0, 1.25), _LONGEST_PAUSE))  # not all at the same moment again
+            pause *= 2
+        raise AssertionError("unreachable")
+
+    def _object(self, response: Any) -> Mapping[str, Any]:
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise RemoteError(f"{self._shown} did not answer with a JSON object: {self._clean(response.text[:300])}")
+        return answer
+
+    def _clean(self, message: str) -> str:
+        return message.replace(self._key, "[key]") if self._key else message
+
+
+class _RefusedError(RemoteError):
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Alternative:
+    """One of the returned tokens: its id where the server says it, its text, its log-probability."""
+
+    __slots__ = ("logprob", "text", "token_id")
+
+    def __init__(self, text: str, logprob: float, token_id: int | None = None) -> None:
+        number = text.removeprefix("token_id:")
+        if token_id is None and number != text and number.isdecimal():
+            token_id = int(number)
+        self.text, self.logprob = text, float(logprob)
+        self.token_id = token_id if isinstance(token_id, int) else None
+
+
+def _alternatives(choice: Mapping[str, Any]) -> list[_Alternative]:
+    """The alternatives for the first generated token, from either form that servers use; empty where there are none.
+
+    vLLM, SGLang and OpenAI: ``logprobs.top_logprobs[0]``, token -> log-probability. llama.cpp:
+    ``logprobs.content[0].top_logprobs``, a list of objects with ``id``, ``token`` and ``logprob``.
+    """
+    try:
+        logprobs = choice["logprobs"]
+        if "content" in logprobs:
+            entries = logprobs["content"][0]["top_logprobs"]
+            return [_Alternative(entry["token"], entry["logprob"], entry.get("id")) for entry in entries]
+        return [_Alternative(token, value) for token, value in logprobs["top_logprobs"][0].items()]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return []
+
+
+def _ordered(answer: Mapping[str, Any], count: int) -> list[Mapping[str, Any]] | None:
+    """The choices by prompt, or None where they are not one for each."""
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        return None
+    if count == 1:
+        return choices if len(choices) == 1 else None
+    by_index = {choice.get("index"): choice for choice in choices}
+    if len(choices) != count or set(by_index) != set(range(count)):
+        return None
+    return [by_index[i] for i in range(count)]
+
+
+def _endpoint(url: str) -> tuple[str, str]:
+    """The completions endpoint, and the same without its query, for messages."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("url must be like http://host:8000/v1")
+    if parts.username is not None:
+        raise ValueError(f"url must hold no user name or password; give api_key or set {KEY_VARIABLE}")
+    path = parts.path.rstrip("/").removesuffix("/completions") or "/v1"
+    parts = parts._replace(path=f"{path}/completions", fragment="")
+    return urlunsplit(parts), urlunsplit(parts._replace(query=""))
+
+
+def _seconds(header: str | None, otherwise: float) -> float:
+    try:
+        return max(float(header), 0.0) if header else otherwise
+    except ValueError:  # a date
+        return otherwise
