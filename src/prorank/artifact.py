@@ -25,6 +25,7 @@ __all__ = [
     "MANIFEST",
     "Manifest",
     "built_in_rerankers",
+    "check_base",
     "load_checkpoint",
     "read_adapter",
     "read_manifest",
@@ -168,17 +169,26 @@ def load_checkpoint(
     options: dict[str, Any] = {"local_files_only": local_files_only}
     base = load_base(base_name, dtype=torch.float32 if adapters else dtype, **options)
     for path in adapters:
-        own = read_manifest(path)
-        if own is not None and own.kind == "adapter" and own.base_sha256 and own.base_sha256 != base.sha256:
-            raise BaseError(
-                f"adapter {path.name} was trained on a base with sha256 {own.base_sha256[:16]}..., but {base_name} has "
-                f"{base.sha256[:16]}...: its scores would be wrong"
-            )
+        check_base(path, read_manifest(path), base_name, base.sha256)
         last = path == adapters[-1]
         base = base._replace(model=merge_adapter(base.model, path, dtype if last else None))
     if adapters and dtype is not None:
         base = base._replace(model=base.model.to(dtype))
     return base, manifest
+
+
+def check_base(adapter: Path, manifest: Manifest | None, base_name: str, base_sha256: str) -> None:
+    """Compare the base that an adapter was trained on, by its manifest, with the one it is about to stand on.
+
+    Raises:
+        BaseError: they differ. An adapter without a manifest (plain peft) cannot be checked.
+    """
+    needed = manifest.base_sha256 if manifest is not None and manifest.kind == "adapter" else ""
+    if needed and needed != base_sha256:
+        raise BaseError(
+            f"adapter {adapter.name} was trained on a base with sha256 {needed[:16]}..., but {base_name} has "
+            f"{base_sha256[:16]}...: its scores would be wrong"
+        )
 
 
 def save_checkpoint(folder: Path | str, model: Any, tokenizer: Any, manifest: Manifest) -> Path:

@@ -106,7 +106,7 @@ def train(prepared: Sequence[Prepared], options: Mapping[str, Any], config: Refi
 
     import torch
 
-    from prorank.artifact import read_adapter
+    from prorank.artifact import check_base, read_adapter
     from prorank.bases import load_base
     from prorank.prompts import PromptEncoder
     from prorank.templates import resolve_template
@@ -116,6 +116,8 @@ def train(prepared: Sequence[Prepared], options: Mapping[str, Any], config: Refi
         torch.set_num_threads(int(options["threads"]))
     base_name, adapter, manifest = read_adapter(options["model"] or "smollm2-135m")
     base = load_base(base_name)
+    if adapter is not None:
+        check_base(adapter, manifest, base_name, base.sha256)
     chosen = options["template"]
     template = manifest.template if manifest and not chosen else resolve_template(chosen, base.tokenizer)
     length = int(options["max_length"] or (manifest.max_length if manifest else 0) or 512)
