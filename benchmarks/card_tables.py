@@ -41,6 +41,7 @@ DATA = {
     "zh-csl": ("CSL: Chinese titles and abstracts", "Apache-2.0"),
 }
 """Collection -> (what it is, licence of the data)."""
+TEACHERS = {"fused": "BM25 and MiniLM, fused", "dense": "MiniLM", "bm25": "BM25"}
 
 
 def recipe() -> dict[str, Any]:
@@ -131,9 +132,6 @@ def data() -> str:
     return table(["collection", "what it is", "licence of the data", "used for"], rows)
 
 
-TEACHERS = {"fused": "BM25 and MiniLM, fused", "dense": "MiniLM", "bm25": "BM25"}
-
-
 def training() -> str:
     """The recipe's steps, and from the records how long each took, on what, and what it changed."""
     from prorank.train.refine_settings import RefineConfig
@@ -155,16 +153,8 @@ def training() -> str:
     if not rows:
         return "There is no recipe yet."
     heads = [
-        "step",
-        "steps",
-        "queries a step",
-        "document tokens",
-        "learning rate",
-        "teaches by",
-        "hours",
-        "held out",
-        "on",
-    ]
+        "step", "steps", "queries a step", "document tokens", "learning rate", "teaches by", "hours", "held out", "on",
+    ]  # fmt: skip
     text = table(heads, rows)
     if known:
         text += f"\n\n{hours:.1f} hours of training in all."
