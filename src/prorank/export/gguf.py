@@ -171,7 +171,8 @@ def _tensors(model: Any, config: Any, quantisation: Quantisation) -> Iterator[_T
 def _paired(rows: torch.Tensor, heads: int) -> torch.Tensor:
     """Rows of a query or key matrix (or bias) from transformers' order, where row i of a head rotates with row
     i + half, to llama.cpp's for Llama, where rows 2i and 2i + 1 do: ``(heads * size, ...)`` -> the same shape."""
-    return rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+    paired: torch.Tensor = rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+    return paired
 
 
 def _rope_factors(model: Any, config: Any) -> Iterator[_Tensor]:

@@ -180,7 +180,7 @@ def _onnx(reranker: Any, precision: str, folder: Path, _source: Path | None) -> 
 def _gguf(reranker: Any, precision: str, folder: Path, source: Path | None) -> None:
     from prorank.export.gguf import write_gguf
 
-    kind = {"float16": "f16", "int8": "q8_0"}[precision]
+    kind: Any = {"float16": "f16", "int8": "q8_0"}[precision]
     write_gguf(
         reranker.backend.model, reranker.encoder.tokenizer, folder / "model.gguf", quantisation=kind, source=source
     )
