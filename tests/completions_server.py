@@ -37,11 +37,12 @@ class CompletionsServer:
     """Answers ``POST /v1/completions``; remembers what it was asked.
 
     Args:
+        model: token ids -> logits of the vocabulary.
         form: how tokens are written: ``token_ids`` (vLLM), ``texts`` (SGLang, OpenAI) or ``content`` (llama.cpp).
     """
 
-    def __init__(self, form: str = "token_ids") -> None:
-        self.form = form
+    def __init__(self, form: str = "token_ids", model: Callable[[Sequence[int]], np.ndarray] = logits) -> None:
+        self.form, self.model = form, model
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.script: list[Any] = []
@@ -107,8 +108,8 @@ class CompletionsServer:
     def _answer(self, body: dict[str, Any], prompts: list[list[int]]) -> dict[str, Any]:
         choices = []
         for index, ids in enumerate(prompts):
-            values = logits(ids)
-            values = values - np.log(np.exp(values).sum())
+            values = np.asarray(self.model(ids), dtype=np.float64)
+            values = values - np.log(np.exp(values - values.max()).sum()) - values.max()
             best = np.argsort(-values)[: body["logprobs"]]
             if self.form == "content":
                 listed = [{"id": int(t), "token": word(t), "logprob": float(values[t])} for t in best]

@@ -241,3 +241,21 @@ def test_llama_cpp_reads_the_written_tokenizer(tmp_path: Path, rules: Any) -> No
         assert ids == tokenizer.encode(text, add_special_tokens=False), text
     assert reader.token_eos() == tokenizer.eos_token_id
     reader.close()
+
+
+@pytest.mark.parametrize(("target", "tolerance"), [("gguf", 0.15), ("gguf-q8", 0.5)])
+def test_an_exported_folder_scores_as_its_checkpoint(
+    tiny_llama_dir: Path, tmp_path: Path, target: str, tolerance: float
+) -> None:
+    from prorank import Reranker
+    from prorank.export.targets import export
+
+    reference = Reranker.from_pretrained(tiny_llama_dir, dtype="float32", max_length=160)
+    documents = [*TEXTS, "", "word " * 300]
+    wanted = reference.margins("what is 42?", documents)
+    exported = Reranker.from_pretrained(export(reference, target, tmp_path / target), threads=1)
+    assert isinstance(exported.backend, LlamaCppBackend)
+    got = exported.margins("what is 42?", documents)
+    assert np.abs(got - wanted).max() <= tolerance * max(1.0, float(wanted.std()))
+    alone = np.concatenate([exported.margins("what is 42?", [text]) for text in documents])
+    np.testing.assert_allclose(alone, got, atol=1e-3)
