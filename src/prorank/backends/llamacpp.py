@@ -251,7 +251,7 @@ def _open_context(llama: Any, model: Any, path: Path, threads: int, context: int
         "n_threads": threads,
         "n_threads_batch": threads,
         "flash_attn_type": int(attention == "f16"),
-        "flash_attn": attention == "f16",  # the same, before September 2025
+        "flash_attn": attention == "f16",  # its name in llama-cpp-python 0.3.16
         "type_k": _F16 if attention == "f16" else _F32,
         "type_v": _F16 if attention == "f16" else _F32,
         "kv_unified": True,  # one pool of cells: a copied prefix costs none
