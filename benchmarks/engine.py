@@ -1,0 +1,213 @@
+"""Every backend of ours beside mxbai-rerank and llama.cpp: documents a second, memory, and whether the order is kept.
+
+    python benchmarks/engine.py --append benchmarks/results/engine.jsonl
+    python benchmarks/engine.py --repeats 1 --queries 1 --documents 4 --only "torch bf16" "int8"      # does it run?
+
+Each side is a process of its own (see `scoring.py`, whose pairs, turns and timing these are) with the same weights: the
+built-in reranker, merged. mxbai-rerank asks in its own prompt; all others in ours. llama.cpp runs our prompt's ids in
+its own Q8_0 format, prefix kept, through our llamacpp backend, its fastest right-scoring use. `--documents` of BM25's
+top 100 a query are timed; the default takes neighbours in length, so that nobody is charged for padding.
+The share of the peak is (operations counted from the architecture for the real tokens: two per weight of every linear
+layer, and attention's) / seconds / (the fastest matrix product of that precision that this very run measured).
+Prints a table, and one JSON line last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scoring import PEER, Jobs, Side, content_length, for_transformers_4, mxbai_environment, pairs_of
+
+HERE = Path(__file__).resolve().parent
+REFERENCE, BF16, INT8, LLAMA = "torch fp32", "torch bf16", "openvino int8", "llama.cpp q8_0"
+EXPORTS = {INT8: "openvino-int8", "openvino bf16": "openvino-bf16", "onnx int8": "onnx-int8", LLAMA: "gguf-q8"}
+
+
+def main() -> int:
+    args = parse()
+    repeats, first = pairs_of(args)
+    with tempfile.TemporaryDirectory(prefix="prorank-bench-") as scratch:
+        running: list[Side] = []
+        try:
+            for name, (python, options) in sides(args, Path(scratch), first).items():
+                print(f"loading {name}", file=sys.stderr, flush=True)
+                running.append(Side(name, python, options))
+            for number, jobs in enumerate(repeats, 1):
+                for side in running:
+                    print(f"repeat {number}: {side.name}: {side.run(jobs):.2f} pairs/s", file=sys.stderr, flush=True)
+        finally:
+            for side in running:
+                side.stop()
+        work = operations(args, repeats)
+    result = summary(args, running, work, peaks())
+    print_table(result)
+    if args.append:
+        from prorank.evaluate.record import append_record
+
+        append_record(args.append, "benchmark", result)
+    print(json.dumps(result))
+    return 0 if all(result["verdict"].values()) else 1
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = HERE.parent.parent / "shared" / "data" / "nfcorpus"
+    parser.add_argument("--data", type=Path, default=data, help="a BEIR folder (default: NFCorpus beside the checkout)")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--queries", type=int, default=3, help="queries in each repeat (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="each with other queries (default: %(default)s)")
+    parser.add_argument("--top-k", type=int, default=100, help="BM25's candidates a query (default: %(default)s)")
+    parser.add_argument("--documents", type=int, default=16, help="of them scored (default: %(default)s)")
+    parser.add_argument("--max-length", type=int, default=512, help="tokens of a whole prompt (default: %(default)s)")
+    parser.add_argument("--model", help="a checkpoint (default: the built-in reranker)")
+    parser.add_argument("--only", nargs="*", help="these sides (default: all)")
+    parser.add_argument("--mxbai-python", help="a Python with mxbai-rerank (default: one made in the cache)")
+    parser.add_argument("--append", type=Path, metavar="FILE", help="append the record to this file")
+    args = parser.parse_args()
+    if not args.data.is_dir():
+        parser.error(f"--data {args.data}: no such folder (expected a BEIR folder)")
+    return args
+
+
+def sides(args: argparse.Namespace, scratch: Path, warm: Jobs) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Name -> (interpreter, what its process is told)."""
+    from prorank import Reranker
+    from prorank.export.targets import export
+
+    def wanted(name: str) -> bool:
+        return not args.only or any(word in name for word in args.only)
+
+    model = Reranker.from_pretrained(args.model, dtype="float32", max_length=args.max_length)
+    merged = model.save(scratch / "merged")
+
+    def ours(folder: Path, **arguments: Any) -> tuple[str, dict[str, Any]]:
+        return sys.executable, {"kind": "prorank", "folder": str(folder), "arguments": arguments, "warm": warm}
+
+    plan: dict[str, tuple[str, dict[str, Any]]] = {}
+    if wanted(PEER):
+        for_transformers_4(merged, scratch / "mxbai")
+        told = {"kind": "mxbai", "folder": str(scratch / "mxbai"), "max_length": args.max_length, "warm": warm}
+        content_length(merged, args.max_length)
+        plan[PEER] = (args.mxbai_python or mxbai_environment(), told)
+    plan[REFERENCE] = ours(merged, dtype="float32")
+    plan[BF16] = ours(merged, dtype="bfloat16")
+    for name, target in EXPORTS.items():
+        if wanted(name):
+            plan[name] = ours(export(model, target, scratch / target))
+    return {name: side for name, side in plan.items() if wanted(name)}
+
+
+def operations(args: argparse.Namespace, repeats: list[Jobs]) -> float:
+    """Floating-point operations of all repeats: real tokens only, a query's prefix once."""
+    from prorank import Reranker
+
+    model = Reranker.from_pretrained(args.model, dtype="float32", max_length=args.max_length)
+    config = model.backend.model.config.get_text_config()  # type: ignore[attr-defined]
+    layers = model.backend.model.base_model.layers  # type: ignore[attr-defined]
+    weights = sum(p.numel() for p in layers.parameters() if p.dim() == 2)
+    width = config.num_attention_heads * (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+    total = 0.0
+    for query, documents in (job for jobs in repeats for job in jobs):
+        group = model.encode(query, documents).group
+        prefix = len(group.prefix_ids)
+        lengths = np.array([len(ids) for ids in group.own_ids], dtype=np.float64)
+        tokens = prefix + lengths.sum()
+        # A token at position p meets p + 1 keys, twice (scores and values), two operations a number.
+        met = prefix * (prefix + 1) / 2 + (lengths * prefix + lengths * (lengths + 1) / 2).sum()
+        total += 2 * weights * tokens + 4 * width * config.num_hidden_layers * met
+    return total
+
+
+def peaks() -> dict[str, float]:
+    """GFLOP/s of the fastest matrix product measured now, by precision (int8: oneDNN's through PyTorch)."""
+    import time
+
+    import torch
+
+    found = {}
+    with torch.inference_mode():
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("int8", torch.int8)):
+            n = 1536
+            a = torch.ones(n, n, dtype=dtype)
+            product = torch._int_mm if dtype == torch.int8 else torch.mm
+            best = 0.0
+            for _ in range(6):
+                start = time.perf_counter()
+                product(a, a)
+                best = max(best, 2 * n**3 / (time.perf_counter() - start) / 1e9)
+            found[name] = round(best, 1)
+    return found
+
+
+def summary(args: argparse.Namespace, running: list[Side], work: float, peak: dict[str, float]) -> dict[str, Any]:
+    from scipy.stats import kendalltau
+
+    rows = {side.name: side.row() for side in running}
+    by_name = {side.name: side for side in running}
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    settings |= {"data": args.data.name, "append": None, "mxbai_python": None}
+    result: dict[str, Any] = {
+        "benchmark": "engine", "settings": settings, "gflop": round(work / 1e9, 1), "peak_gflop_per_second": peak,
+        "sides": rows, "ratios": {}, "verdict": {},
+    }  # fmt: skip
+    for side in running:
+        if side.name == PEER:
+            continue
+        precision = "int8" if "8" in side.name else "bfloat16" if "bf16" in side.name else "float32"
+        seconds = sum(answer["seconds"] for answer in side.results)
+        rows[side.name]["share_of_peak"] = round(work / 1e9 / seconds / peak[precision], 3)
+        if REFERENCE in by_name and side.name != REFERENCE:
+            taus = [
+                kendalltau(a, b).statistic
+                for ours, theirs in zip(side.results, by_name[REFERENCE].results, strict=True)
+                for a, b in zip(ours["scores"], theirs["scores"], strict=True)
+            ]
+            rows[side.name]["kendall_tau"] = round(float(np.mean(taus)), 4)
+
+    def times(ours: str, theirs: str) -> float | None:
+        if ours not in by_name or theirs not in by_name:
+            return None
+        pairs = zip(by_name[ours].results, by_name[theirs].results, strict=True)
+        return round(statistics.median(a["pairs_per_second"] / b["pairs_per_second"] for a, b in pairs), 2)
+
+    for ours, theirs, least in ((INT8, PEER, 8.0), (INT8, LLAMA, 1.5), (INT8, BF16, 1.5), (BF16, PEER, 4.0)):
+        ratio = times(ours, theirs)
+        if ratio is not None:
+            result["ratios"][f"{ours}: times {theirs}'s speed"] = ratio
+            result["verdict"][f"{ours}: {least} times {theirs}'s speed"] = ratio >= least
+    if INT8 in rows:
+        result["verdict"][f"{INT8}: at most 450 MiB"] = rows[INT8]["peak_mib"] <= 450
+        if "kendall_tau" in rows[INT8]:
+            result["verdict"][f"{INT8}: Kendall's tau at least 0.98"] = rows[INT8]["kendall_tau"] >= 0.98
+    return result
+
+
+def print_table(result: dict[str, Any]) -> None:
+    settings = result["settings"]
+    print(
+        f"{settings['data']} {settings['split']}: {settings['repeats']} repeats of {settings['queries']} queries, "
+        f"{settings['documents']} of BM25's top {settings['top_k']} each, whole prompts of at most "
+        f"{settings['max_length']} tokens; peak of a matrix product, GFLOP/s: {result['peak_gflop_per_second']}"
+    )
+    print(f"{'side':<18}{'docs/s':>9}{'peak MiB':>10}{'of peak':>9}{'tau':>8}  repeats, docs/s")
+    for name, row in result["sides"].items():
+        repeats = " ".join(f"{speed:.2f}" for speed in row["repeats"])
+        share, tau = row.get("share_of_peak", ""), row.get("kendall_tau", "")
+        print(f"{name:<18}{row['pairs_per_second']:>9.2f}{row['peak_mib']:>10.0f}{share:>9}{tau:>8}  {repeats}")
+    for name, value in result["ratios"].items():
+        print(f"{name}: {value}")
+    for name, passed in result["verdict"].items():
+        print(f"{'ok  ' if passed else 'FAIL'}  {name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
