@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from scoring import PEER, Jobs, Side, content_length, for_transformers_4, mxbai_environment, pairs_of
 
+from prorank.evaluate.speed import PRECISIONS, matrix_peak, precision_of
+
 HERE = Path(__file__).resolve().parent
 REFERENCE, BF16, INT8, LLAMA = "torch fp32", "torch bf16", "openvino int8", "llama.cpp q8_0"
 EXPORTS = {INT8: "openvino-int8", "openvino bf16": "openvino-bf16", "onnx int8": "onnx-int8", LLAMA: "gguf-q8"}
@@ -46,7 +48,8 @@ def main() -> int:
             for side in running:
                 side.stop()
         work = operations(args, repeats)
-    result = summary(args, running, work, peaks())
+    peak = {name: round(matrix_peak(name), 1) for name in PRECISIONS}
+    result = summary(args, running, work, peak)
     print_table(result)
     if args.append:
         from prorank.evaluate.record import append_record
@@ -100,52 +103,20 @@ def sides(args: argparse.Namespace, scratch: Path, warm: Jobs) -> dict[str, tupl
     plan[BF16] = ours(merged, dtype="bfloat16")
     for name, target in EXPORTS.items():
         if wanted(name):
-            plan[name] = ours(export(model, target, scratch / target))
+            folder = export(model, target, scratch / target)
+            plan[name] = (sys.executable, {"kind": "export", "folder": str(folder), "warm": warm})
     return {name: side for name, side in plan.items() if wanted(name)}
 
 
 def operations(args: argparse.Namespace, repeats: list[Jobs]) -> float:
-    """Floating-point operations of all repeats: real tokens only, a query's prefix once."""
+    """Operations of all repeats: real tokens only, a query's prefix once."""
     from prorank import Reranker
+    from prorank.evaluate.speed import operations as of_query
 
     model = Reranker.from_pretrained(args.model, dtype="float32", max_length=args.max_length)
-    config = model.backend.model.config.get_text_config()  # type: ignore[attr-defined]
-    layers = model.backend.model.base_model.layers  # type: ignore[attr-defined]
-    weights = sum(p.numel() for p in layers.parameters() if p.dim() == 2)
-    width = config.num_attention_heads * (
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
-    total = 0.0
-    for query, documents in (job for jobs in repeats for job in jobs):
-        group = model.encode(query, documents).group
-        prefix = len(group.prefix_ids)
-        lengths = np.array([len(ids) for ids in group.own_ids], dtype=np.float64)
-        tokens = prefix + lengths.sum()
-        # A token at position p meets p + 1 keys, twice (scores and values), two operations a number.
-        met = prefix * (prefix + 1) / 2 + (lengths * prefix + lengths * (lengths + 1) / 2).sum()
-        total += 2 * weights * tokens + 4 * width * config.num_hidden_layers * met
-    return total
-
-
-def peaks() -> dict[str, float]:
-    """GFLOP/s of the fastest matrix product measured now, by precision (int8: oneDNN's through PyTorch)."""
-    import time
-
-    import torch
-
-    found = {}
-    with torch.inference_mode():
-        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("int8", torch.int8)):
-            n = 1536
-            a = torch.ones(n, n, dtype=dtype)
-            product = torch._int_mm if dtype == torch.int8 else torch.mm
-            best = 0.0
-            for _ in range(6):
-                start = time.perf_counter()
-                product(a, a)
-                best = max(best, 2 * n**3 / (time.perf_counter() - start) / 1e9)
-            found[name] = round(best, 1)
-    return found
+    config = model.backend.model.config.get_text_config().to_dict()  # type: ignore[attr-defined]
+    groups = [model.encode(query, documents).group for jobs in repeats for query, documents in jobs]
+    return sum(of_query(config, len(group.prefix_ids), [len(ids) for ids in group.own_ids]) for group in groups)
 
 
 def summary(args: argparse.Namespace, running: list[Side], work: float, peak: dict[str, float]) -> dict[str, Any]:
@@ -162,9 +133,10 @@ def summary(args: argparse.Namespace, running: list[Side], work: float, peak: di
     for side in running:
         if side.name == PEER:
             continue
-        precision = "int8" if "8" in side.name else "bfloat16" if "bf16" in side.name else "float32"
-        seconds = sum(answer["seconds"] for answer in side.results)
-        rows[side.name]["share_of_peak"] = round(work / 1e9 / seconds / peak[precision], 3)
+        if side.name != LLAMA:  # its products are not in one precision
+            precision = precision_of(str(side.facts["backend"]))
+            seconds = sum(answer["seconds"] for answer in side.results)
+            rows[side.name]["share_of_peak"] = round(work / 1e9 / seconds / peak[precision], 3)
         if REFERENCE in by_name and side.name != REFERENCE:
             taus = [
                 kendalltau(a, b).statistic

@@ -71,6 +71,21 @@ def prorank_side() -> tuple[list[str], Callable[[dict[str, Any]], tuple[Score, d
     return versions(prorank, torch, transformers), load
 
 
+def export_side() -> tuple[list[str], Callable[[dict[str, Any]], tuple[Score, dict[str, Any]]]]:
+    import prorank
+    from prorank import Reranker
+
+    def load(options: dict[str, Any]) -> tuple[Score, dict[str, Any]]:
+        model = Reranker.from_pretrained(options["folder"])  # an export needs neither PyTorch nor transformers
+
+        def score(query: str, documents: list[str]) -> list[float]:
+            return ordered(model.rank(query, documents), "margin")
+
+        return score, {"backend": model.backend.name, "threads": os.cpu_count()}
+
+    return versions(prorank), load
+
+
 def mxbai_side() -> tuple[list[str], Callable[[dict[str, Any]], tuple[Score, dict[str, Any]]]]:
     import mxbai_rerank
     import torch
@@ -114,7 +129,7 @@ def versions(*modules: Any) -> list[str]:
     return [f"{name} {metadata.version(name)}" for name in names]
 
 
-SIDES = {"prorank": prorank_side, "mxbai": mxbai_side, "cross-encoder": cross_encoder_side}
+SIDES = {"prorank": prorank_side, "export": export_side, "mxbai": mxbai_side, "cross-encoder": cross_encoder_side}
 
 if __name__ == "__main__":
     main()

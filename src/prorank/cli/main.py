@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "teach": "a teacher's scores of candidates, for distillation",
     "refine": "stage 2: teach a model to order documents finely",
     "export": "write a checkpoint for OpenVINO, ONNX Runtime or llama.cpp, with a parity report",
+    "bench": "documents a second, latency, memory and the share of the machine's peak",
     "serve": "rerank over HTTP, in the formats of Cohere, Jina, Voyage, TEI and vLLM, with a page",
 }
 """Command -> one-line summary; the code is in ``prorank.cli.COMMAND``."""

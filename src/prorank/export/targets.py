@@ -83,6 +83,8 @@ def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | No
         with _own_attention(reranker):
             _WRITERS[chosen.backend](reranker, chosen.precision, aside, source_gguf)
         encoder.tokenizer.save_pretrained(aside)
+        model: Any = reranker.backend.model  # type: ignore[attr-defined]
+        model.config.save_pretrained(aside)  # the architecture's sizes, for `prorank bench`
         values = {name: getattr(reranker.manifest, name) for name in reranker.manifest.__dataclass_fields__}
         files = {f.name: sha256_file(f) for f in sorted(aside.iterdir()) if f.suffix in _WEIGHTS}
         manifest = Manifest(
