@@ -12,6 +12,7 @@ import torch
 from prorank.backends.torch import pick_dtype
 from prorank.bases import LoadedBase
 from prorank.prompts import PromptEncoder
+from prorank.train.memory import keep_freed_memory
 from prorank.train.merged_lora import use_merged_lora
 from prorank.train.policy import Policy
 from prorank.train.settings import TrainingConfig
@@ -92,6 +93,8 @@ def build_policy(
     """
     from peft import LoraConfig, PeftModel, get_peft_model
 
+    if device.type == "cpu":
+        keep_freed_memory()
     dtype = pick_dtype(config.precision, device)
     autocast = None if dtype == torch.float32 else dtype
     model = base.model.to(device)
