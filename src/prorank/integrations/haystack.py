@@ -1,0 +1,87 @@
+"""Haystack: a ranker component.
+
+from prorank.integrations.haystack import ProRankRanker
+
+pipeline.add_component("ranker", ProRankRanker(top_k=5))
+pipeline.connect("retriever.documents", "ranker.documents")
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from prorank._optional import require
+from prorank.integrations.ranker import Ranker
+
+require("haystack", extra="haystack")
+from haystack import Document, component, default_from_dict, default_to_dict  # noqa: E402
+
+__all__ = ["ProRankRanker"]
+
+
+@component
+class ProRankRanker:
+    """Orders documents by margin, which becomes their score.
+
+    Args:
+        model: name of a model; default: the built-in reranker.
+        url: of a running ``prorank serve``, instead of a local model; its key comes from the environment variable
+            PRORANK_API_KEY, so that no key is saved with a pipeline.
+        top_k: how many documents to keep; None: all.
+        instruction: what relevance means here; default: the template's.
+        meta_fields_to_embed: metadata that are read before the content.
+        reranker: a :class:`prorank.Reranker` or :class:`prorank.Client` to use; it is not saved with a pipeline.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        url: str | None = None,
+        top_k: int | None = 10,
+        instruction: str | None = None,
+        meta_fields_to_embed: list[str] | None = None,
+        reranker: Any = None,
+    ) -> None:
+        import os
+
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        self.model, self.url, self.top_k, self.instruction = model, url, top_k, instruction
+        self.meta_fields_to_embed = meta_fields_to_embed or []
+        self._ranker = Ranker(reranker, model=model, url=url, api_key=os.environ.get("PRORANK_API_KEY"))
+
+    def warm_up(self) -> None:
+        """Load the model, or open the connection."""
+        self._ranker.open()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a pipeline's file."""
+        saved: dict[str, Any] = default_to_dict(
+            self, model=self.model, url=self.url, top_k=self.top_k, instruction=self.instruction,
+            meta_fields_to_embed=self.meta_fields_to_embed,
+        )  # fmt: skip
+        return saved
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ProRankRanker:
+        """From a pipeline's file."""
+        made: ProRankRanker = default_from_dict(cls, data)
+        return made
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self, query: str, documents: list[Document], top_k: int | None = None, instruction: str | None = None
+    ) -> dict[str, list[Document]]:
+        """The best documents, best first; copies with the margin as their score.
+
+        Args:
+            top_k: instead of the component's.
+            instruction: instead of the component's.
+        """
+        texts = []
+        for document in documents:
+            fields = [str(document.meta[name]) for name in self.meta_fields_to_embed if document.meta.get(name)]
+            texts.append("\n".join([*fields, document.content or ""]))
+        ranked = self._ranker.rank(query, texts, top_k or self.top_k, instruction or self.instruction)
+        return {"documents": [replace(documents[r.index], score=r.margin) for r in ranked]}

@@ -1,0 +1,56 @@
+"""LlamaIndex: a node postprocessor.
+
+from prorank.integrations.llamaindex import ProRankRerank
+
+engine = index.as_query_engine(similarity_top_k=50, node_postprocessors=[ProRankRerank(top_n=5)])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prorank._optional import require
+from prorank.integrations.ranker import Ranker
+
+require("llama_index.core", extra="llamaindex")
+from llama_index.core.bridge.pydantic import Field, PrivateAttr  # noqa: E402
+from llama_index.core.postprocessor.types import BaseNodePostprocessor  # noqa: E402
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle  # noqa: E402
+
+__all__ = ["ProRankRerank"]
+
+
+class ProRankRerank(BaseNodePostprocessor):
+    """Orders nodes by margin, their new score; the first stage's goes to ``retrieval_score`` in the metadata."""
+
+    top_n: int = Field(default=5, ge=1, description="How many nodes to keep.")
+    model: str | None = Field(default=None, description="Name of a model; default: the built-in reranker.")
+    url: str | None = Field(default=None, description="Of a running prorank serve, instead of a local model.")
+    api_key: str | None = Field(default=None, exclude=True, repr=False, description="For that server.")
+    instruction: str | None = Field(default=None, description="What relevance means here; default: the template's.")
+    keep_retrieval_score: bool = Field(default=True, description="Keep the first stage's score in the metadata.")
+    _ranker: Ranker = PrivateAttr()
+
+    def __init__(self, reranker: Any = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._ranker = Ranker(reranker, model=self.model, url=self.url, api_key=self.api_key)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which LlamaIndex saves it."""
+        return "ProRankRerank"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise ValueError("query_bundle: a reranker needs the query")
+        # What an embedding of the node would read: its text, with the metadata that are meant for it.
+        texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+        kept = []
+        for result in self._ranker.rank(query_bundle.query_str, texts, self.top_n, self.instruction):
+            node = nodes[result.index]
+            if self.keep_retrieval_score:
+                node.node.metadata["retrieval_score"] = node.score
+            kept.append(NodeWithScore(node=node.node, score=result.margin))
+        return kept

@@ -1,0 +1,100 @@
+"""The components of other frameworks order as the reranker does, keep what they were given, and save themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prorank import Reranker
+from prorank.backends.fake import FakeBackend
+from prorank.prompts import PromptEncoder
+from prorank.templates import resolve_template
+
+TEXTS = ["bread is baked", "vaccines train the immune system", "", "memory cells", "a town"]
+QUERY = "how do vaccines work"
+
+
+@pytest.fixture(scope="module")
+def reranker(base_folder: Path) -> Reranker:
+    from prorank.bases import load_tokenizer
+
+    tokenizer = load_tokenizer(str(base_folder))
+    return Reranker(FakeBackend(), PromptEncoder(tokenizer, resolve_template(None, tokenizer)))
+
+
+@pytest.fixture(scope="module")
+def wanted(reranker: Reranker) -> list[tuple[int, float]]:
+    return [(result.index, result.margin) for result in reranker.rank(QUERY, TEXTS)]
+
+
+def test_langchain(reranker: Reranker, wanted: list[tuple[int, float]]) -> None:
+    pytest.importorskip("langchain_core")
+    from langchain_core.documents import Document
+
+    from prorank.integrations.langchain import ProRankReranker
+
+    documents = [Document(page_content=text, metadata={"n": i}) for i, text in enumerate(TEXTS)]
+    compressor = ProRankReranker(reranker=reranker, top_k=3)
+    found = compressor.compress_documents(documents, QUERY)
+    assert [(d.metadata["n"], d.metadata["margin"]) for d in found] == wanted[:3]
+    assert all(0 < d.metadata["relevance_score"] < 1 for d in found)
+    assert all(set(d.metadata) == {"n"} for d in documents), "the caller's documents stay as they are"
+    assert compressor.compress_documents([], QUERY) == []
+    with pytest.raises(ValueError, match="top_k"):
+        ProRankReranker(reranker=reranker, top_k=0).compress_documents(documents, QUERY)
+
+
+async def test_langchain_async(reranker: Reranker, wanted: list[tuple[int, float]]) -> None:
+    pytest.importorskip("langchain_core")
+    from langchain_core.documents import Document
+
+    from prorank.integrations.langchain import ProRankReranker
+
+    documents = [Document(page_content=text, metadata={"n": i}) for i, text in enumerate(TEXTS)]
+    found = await ProRankReranker(reranker=reranker).acompress_documents(documents, QUERY)
+    assert [d.metadata["n"] for d in found] == [index for index, _ in wanted]
+
+
+def test_llamaindex(reranker: Reranker, wanted: list[tuple[int, float]]) -> None:
+    pytest.importorskip("llama_index.core")
+    from llama_index.core.schema import NodeWithScore, TextNode
+
+    from prorank.integrations.llamaindex import ProRankRerank
+
+    def nodes() -> list[Any]:
+        return [NodeWithScore(node=TextNode(text=text, id_=str(i)), score=0.5) for i, text in enumerate(TEXTS)]
+
+    found = ProRankRerank(reranker, top_n=2).postprocess_nodes(nodes(), query_str=QUERY)
+    assert [(int(n.node.node_id), n.score) for n in found] == wanted[:2]
+    assert [n.node.metadata["retrieval_score"] for n in found] == [0.5, 0.5]
+    plain = ProRankRerank(reranker, top_n=2, keep_retrieval_score=False).postprocess_nodes(nodes(), query_str=QUERY)
+    assert all("retrieval_score" not in n.node.metadata for n in plain)
+    with pytest.raises(ValueError, match="query"):
+        ProRankRerank(reranker).postprocess_nodes(nodes())
+    assert "api_key" not in ProRankRerank(reranker, url="http://localhost:1", api_key="secret").to_dict()
+
+
+def test_haystack(reranker: Reranker, wanted: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("haystack")
+    monkeypatch.setenv("HAYSTACK_TELEMETRY_ENABLED", "False")
+    from haystack import Document, Pipeline
+
+    from prorank.integrations.haystack import ProRankRanker
+
+    documents = [Document(content=text, meta={"n": i, "title": "T"}) for i, text in enumerate(TEXTS)]
+    ranker = ProRankRanker(reranker=reranker, top_k=4)
+    ranker.warm_up()
+    found = ranker.run(query=QUERY, documents=documents)["documents"]
+    assert [(d.meta["n"], d.score) for d in found] == wanted[:4]
+    assert len(ranker.run(query=QUERY, documents=documents, top_k=1)["documents"]) == 1
+    titled = ProRankRanker(reranker=reranker, meta_fields_to_embed=["title"]).run(query=QUERY, documents=documents)
+    expected = reranker.rank(QUERY, [f"T\n{text}" for text in TEXTS])
+    assert [d.meta["n"] for d in titled["documents"]] == [result.index for result in expected]
+    pipeline = Pipeline()
+    pipeline.add_component("ranker", ProRankRanker(model="some-model", top_k=3, instruction="Recent ones."))
+    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["prorank.integrations.haystack"]).get_component("ranker")
+    assert (again.model, again.top_k, again.instruction) == ("some-model", 3, "Recent ones.")
+    with pytest.raises(ValueError, match="top_k"):
+        ProRankRanker(top_k=0)
