@@ -56,9 +56,9 @@ def test_train_ends_with_an_honest_report_and_runs_each_step_once(folders, tmp_p
 
 def test_test_queries_are_never_trained_on():
     from prorank.cli._datasets import DatasetSpec, Prepared
-    from prorank.cli.train import _split_off
+    from prorank.cli._splits import split_off
 
-    (kept,), (test,) = _split_off([Prepared(DatasetSpec("toy"), collection(), None, None)], 0.3)
+    (kept,), (test,) = split_off([Prepared(DatasetSpec("toy"), collection(), None, None)], 0.3)
     assert test.queries
     assert not set(test.queries) & set(kept.collection.queries)
     assert not set(test.queries) & set(kept.collection.qrels)
@@ -71,12 +71,18 @@ def test_curriculum_of_blocks(folders, tmp_path):
     recipe.write_text(
         f'model = "{base}"\nout = "{tmp_path / "run"}"\nteacher = "bm25"\ntest_top_k = 5\ndevice = "cpu"\n'
         f'[[datasets]]\npath = "{data}"\ncap = 1\n'
-        '[[blocks]]\nname = "distil"\nlosses = ["kl=1"]\n[[blocks]]\nname = "labels"\nlosses = ["softmax=1"]\n'
+        '[[blocks]]\nname = "distil"\nlosses = ["kl=1"]\n'
+        '[[blocks]]\nname = "labels"\nremine = 3\nlosses = ["softmax=1"]\n'
     )
     assert main(["train", "--config", str(recipe), *QUICK]) == 0
     first, second = tmp_path / "run" / "refine-1-distil", tmp_path / "run" / "refine-2-labels"
     assert json.loads((first / "config.json").read_text())["refine"]["losses"] == ["kl=1"]
-    assert json.loads((second / "records.jsonl").read_text())["model"] == str(first / "best")
+    record = json.loads((second / "records.jsonl").read_text())
+    assert record["model"] == str(first / "best")
+    assert record["datasets"][0]["lists"] == 3, "one list for each query that was mined anew"
+    assert list((tmp_path / "run" / "mined-2").rglob("*.trec")), "the model's order is kept"
+    recipe.write_text(recipe.read_text().replace("remine = 3", "remine = -3"))
+    assert main(["train", "--config", str(recipe), *QUICK]) == 2
 
 
 def test_teach_then_refine_from_its_scores(folders, tmp_path, capsys):

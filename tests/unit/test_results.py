@@ -11,7 +11,7 @@ import results
 import stages
 import tables
 
-from prorank.cli.train import _shortened
+from prorank.cli._splits import shortened
 from prorank.data.convert import convert
 from prorank.data.trec import write_run
 from prorank.evaluate.systems import Scored
@@ -127,7 +127,7 @@ def test_no_collection_at_all_is_an_error(tmp_path, capsys):
 def test_the_subset_is_the_one_that_train_tests_on():
     whole = collection(queries=40)
     for queries in (1, 7, 40):
-        assert list(results.subset(whole, queries).queries) == list(_shortened(whole, queries).queries)
+        assert list(results.subset(whole, queries).queries) == list(shortened(whole, queries).queries)
     assert len(results.subset(whole, 0).queries) == 40
 
 

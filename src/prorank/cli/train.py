@@ -11,7 +11,6 @@ training helped, with intervals and a test.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,6 @@ from prorank.train.refine_settings import RefineConfig
 from prorank.train.settings import WarmupConfig
 
 if TYPE_CHECKING:
-    from prorank.cli._datasets import Prepared
     from prorank.data.collection import Collection
     from prorank.evaluate.evaluation import Evaluation
     from prorank.types import Run
@@ -89,15 +87,16 @@ def run(args: argparse.Namespace) -> int:
 
     from prorank.cli import refine, warmup
     from prorank.cli._datasets import load_dataset, load_excluded, read_specs
+    from prorank.cli._splits import remined, shortened, split_off
 
     common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
     specs = read_specs(args.data, file, common)
     tests = load_excluded(options["test"] or [])
-    depth = max(config.hard_rank_to for _, config in blocks)
+    depth = max(config.hard_rank_to for _, _, config in blocks)
     prepared = [load_dataset(spec, depth, tests) for spec in specs]
     if not tests:
-        prepared, tests = _split_off(prepared, share)
-    tests = [_shortened(test, int(options["test_queries"] or 200)) for test in tests]
+        prepared, tests = split_off(prepared, share)
+    tests = [shortened(test, int(options["test_queries"] or 200)) for test in tests]
 
     shared = {name: options[name] for name in ("template", "max_length", "device", "threads", "eval_top_k")}
     warm_data = next((one.collection for one in prepared if one.collection.qrels), None)
@@ -114,12 +113,15 @@ def run(args: argparse.Namespace) -> int:
         ),
     )  # fmt: skip
     warmed = model
-    for number, (name, config) in enumerate(blocks, 1):
+    for number, (name, remine, config) in enumerate(blocks, 1):
         folder = out / f"refine-{number}-{name}" if len(blocks) > 1 else out / "refine"
+        data = prepared
+        if remine and not (folder / "records.jsonl").is_file():
+            data = [remined(one, str(model), remine, config, options, out / f"mined-{number}") for one in prepared]
         model = _step(
             folder, "refine", config,
-            lambda where, config=config, model=model: refine.train(
-                prepared, {**shared, "model": str(model), "out": where, "records": None}, config
+            lambda where, config=config, model=model, data=data: refine.train(
+                data, {**shared, "model": str(model), "out": where, "records": None}, config
             ),
         )  # fmt: skip
     stages = {"base": options["model"] or "smollm2-135m", "warmed-up": str(warmed), "refined": str(model)}
@@ -128,16 +130,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _blocks(file: Mapping[str, Any], flags: Mapping[str, str]) -> list[tuple[str, RefineConfig]]:
-    """(name, settings) of every refine block: ``[refine]``, then the block's own, then the flags."""
+def _blocks(file: Mapping[str, Any], flags: Mapping[str, str]) -> list[tuple[str, int, RefineConfig]]:
+    """(name, queries to mine anew, settings) of every refine block: ``[refine]``, then the block's own, then the flags.
+
+    Raises:
+        ValueError: a setting is unknown or out of range.
+    """
     common = file.get("refine", {})
     if "blocks" not in file:
-        return [("all", build_config(RefineConfig, "refine", file, flags))]
+        return [("all", 0, build_config(RefineConfig, "refine", file, flags))]
     blocks = []
     for number, table in enumerate(file["blocks"], 1):
-        own = {key: value for key, value in table.items() if key != "name"}
+        own = {key: value for key, value in table.items() if key not in ("name", "remine")}
+        remine = table.get("remine", 0)
+        if not isinstance(remine, int) or isinstance(remine, bool) or remine < 0:
+            raise ValueError(f"[[blocks]] number {number}: remine: expected a number of queries, got {remine!r}")
         settings = build_config(RefineConfig, "refine", {"refine": {**common, **own}}, flags)
-        blocks.append((str(table.get("name", number)), settings))
+        blocks.append((str(table.get("name", number)), remine, settings))
     return blocks
 
 
@@ -160,46 +169,6 @@ def _step(folder: Path, section: str, config: Any, train: Any) -> Path:
         print(f"{folder}: {section}", file=sys.stderr)
         train(str(folder))
     return folder / ("best" if (folder / "best").is_dir() else "last")
-
-
-def _split_off(prepared: Sequence[Prepared], share: float) -> tuple[list[Prepared], list[Collection]]:
-    """Take test queries, chosen by the hash of their ids, out of every judged collection.
-
-    Raises:
-        ValueError: a collection has too few judged queries for it.
-    """
-    kept, tests = [], []
-    for one in prepared:
-        judged = [q for q in one.collection.queries if any(r > 0 for r in one.collection.qrels.get(q, {}).values())]
-        test = {q for q in judged if _place(q) < share}
-        if len(test) < 2 or len(judged) - len(test) < 2:
-            raise ValueError(
-                f"--test-share: {one.collection.name} has {len(judged)} queries with a relevant document; {share} of "
-                "them leaves too few to train or to test on; give more queries, or --test"
-            )
-        kept.append(
-            replace(one, collection=_only(one.collection, [q for q in one.collection.queries if q not in test]))
-        )
-        tests.append(_only(one.collection, [q for q in judged if q in test]))
-    return kept, tests
-
-
-def _place(query_id: str) -> float:
-    """A number from 0 to 1 that depends on the id alone, and not on what decides the held-out queries of training."""
-    return int(hashlib.sha256(f"test:{query_id}".encode()).hexdigest()[:8], 16) / 0x100000000
-
-
-def _only(collection: Collection, query_ids: Sequence[str]) -> Collection:
-    return replace(
-        collection,
-        queries={q: collection.queries[q] for q in query_ids},
-        qrels={q: collection.qrels[q] for q in query_ids if q in collection.qrels},
-    )
-
-
-def _shortened(test: Collection, queries: int) -> Collection:
-    judged = [q for q in test.queries if q in test.qrels]
-    return _only(test, sorted(sorted(judged, key=_place)[:queries]))
 
 
 def _with_threshold(config: WarmupConfig, collection: Collection) -> WarmupConfig:
