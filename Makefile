@@ -20,7 +20,7 @@ lint: .venv/.installed-dev
 
 docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py
-	for page in evaluate warmup serve results card; do $(BIN)/python benchmarks/$${page}_tables.py || exit 1; done
+	for page in evaluate warmup engine serve results card; do $(BIN)/python benchmarks/$${page}_tables.py || exit 1; done
 
 # Hours on 2 cores. FLAGS="--queries 20" asks for other settings; they must be those of a committed record.
 results: .venv/.installed-dev
