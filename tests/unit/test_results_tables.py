@@ -13,7 +13,8 @@ import results_tables
 import serve_tables
 import tables
 
-SCRIPTS = (evaluate_tables, serve_tables, results_tables, card_tables, engine_tables)  # warmup_tables: test_warmup_recipes.py
+SCRIPTS = (evaluate_tables, serve_tables, results_tables, card_tables, engine_tables)
+# warmup_tables has its test in test_warmup_recipes.py
 BASE_SHA256, ADAPTER_SHA256 = "b" * 64, "a" * 64
 WEIGHTS = hashlib.sha256(f"{BASE_SHA256}\n{ADAPTER_SHA256}".encode()).hexdigest()
 SHARED = {

@@ -1,6 +1,6 @@
 """Causal attention in blocks of absolute positions (CPU): less work, and a result that does not depend on the batch.
 
-The queries at positions 128 i to 128 i + 127 are multiplied with the keys before position 128 (i + 1) and no others.
+The queries at positions 64 i to 64 i + 63 are multiplied with the keys before position 64 (i + 1) and no others.
 That leaves out most of what a causal mask would throw away, and it makes the shapes that a query's row goes through
 depend on nothing but its own position. The second matters in bfloat16: linear layers give the same bits for a row
 whatever the number of rows, but the reduction over keys in PyTorch's fused attention follows the number of keys, and a
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 __all__ = ["BLOCKED", "blocked_attention", "can_block_attention", "use_blocked_attention"]
 
 BLOCKED = "prorank_blocked"
-_BLOCK = 128
+_BLOCK = 64
 _TILE = 32
 """PyTorch's kernel takes so many queries at a time; a row's last bit depends on how many its tile holds, so that tiles
 begin at multiples of this position and are filled up with rows that nobody reads."""
