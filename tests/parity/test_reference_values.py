@@ -18,6 +18,7 @@ pytest.importorskip("bm25s")
         ("nfcorpus", "test", "bm25", 0.3177),
         ("scifact", "test", "bm25", 0.6762),
         ("cosqa", "dev", "bm25", 0.3167),
+        ("nfcorpus", "test", "bm25-padded", 0.3177),
         ("dl19", "test", "given:bm25", 0.5058),
         ("dl19", "test", "given:splade", 0.7308),
     ],

@@ -34,6 +34,18 @@ def test_bm25_retrieves_only_documents_that_share_a_stem_and_keeps_corpus_order_
     assert list(first_stage("bm25", collection(z="a car", a="a car", b="fast car"), 2)["q"]) == ["b", "z"]
 
 
+def test_bm25_padded_fills_lists_with_documents_of_score_zero():
+    pytest.importorskip("bm25s")
+    texts = {"z": "a car", "a": "a car", "n": "the boats", "b": "fast car", "x": "", "y": "a town"}
+    plain, padded = (first_stage(spec, collection(**texts), 5) for spec in ("bm25", "bm25-padded"))
+    assert list(plain["q"]) == ["b", "z", "a"]
+    assert list(padded["q"])[:3] == ["b", "z", "a"]
+    assert {q: len(listed) for q, listed in padded.items()} == {"q": 5, "stop": 5}
+    assert list(padded["q"].values())[3:] == [0.0, 0.0]
+    assert first_stage("bm25-padded", collection(**texts), 50)["stop"].keys() == texts.keys()
+    assert first_stage("bm25-padded", collection(), 5) == {"q": {}, "stop": {}}
+
+
 def test_bm25_of_nothing():
     pytest.importorskip("bm25s")
     assert first_stage("bm25", collection(), 5) == {"q": {}, "stop": {}}
@@ -74,7 +86,7 @@ def test_a_given_run_is_cut_and_checked(tmp_path):
 
 
 def test_unknown_first_stages_list_what_there_is():
-    with pytest.raises(ValueError, match="none of bm25, dense"):
+    with pytest.raises(ValueError, match="none of bm25, bm25-padded, dense"):
         first_stage("bm52", collection(), 5)
     with pytest.raises(ValueError, match="came with: none"):
         first_stage("given", collection(), 5)

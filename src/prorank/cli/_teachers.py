@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["scored_candidates", "teacher_run"]
 
-_FIRST_STAGES = ("bm25", "dense", "fused", "given")
+_FIRST_STAGES = ("bm25", "bm25-padded", "dense", "fused", "given")
 
 
 def teacher_run(spec: str, args: argparse.Namespace, collection: Collection, candidates: Run, folder: Path) -> Run:

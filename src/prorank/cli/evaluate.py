@@ -44,7 +44,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-stage",
         default="bm25",
         metavar="NAME",
-        help="bm25, dense[:MODEL], fused, or given[:NAME] for lists of the collection's own (default: %(default)s)",
+        help="bm25, bm25-padded (lists filled up with documents of score 0), dense[:MODEL], fused, or given[:NAME] for "
+        "lists of the collection's own (default: %(default)s)",
     )
     parser.add_argument("--run", metavar="FILE", help="a TREC run file as the first stage")
     parser.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates (default: %(default)s)")

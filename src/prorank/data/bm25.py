@@ -18,16 +18,22 @@ __all__ = ["K1", "B", "bm25_run", "key"]
 K1, B = 0.9, 0.4
 
 
-def key(collection: Collection, top_k: int) -> tuple[object, ...]:
+def key(collection: Collection, top_k: int, *, pad: bool = False) -> tuple[object, ...]:
     """What a BM25 run depends on; the first part is a readable name."""
     require("bm25s", extra="evaluate")
     require("Stemmer", extra="evaluate")
     libraries = version("bm25s"), version("PyStemmer")
-    return "bm25", K1, B, *libraries, collection.documents_hash, collection.queries_hash, top_k
+    name = "bm25-padded" if pad else "bm25"
+    return name, K1, B, *libraries, collection.documents_hash, collection.queries_hash, top_k
 
 
-def bm25_run(collection: Collection, top_k: int) -> Run:
-    """Rank the collection's documents for each of its queries; a query without a known term gets an empty list."""
+def bm25_run(collection: Collection, top_k: int, *, pad: bool = False) -> Run:
+    """Rank the collection's documents for each of its queries; a query without a known term gets an empty list.
+
+    Args:
+        pad: fill every list to ``top_k`` with documents that share no term with the query, score 0, those that bm25s's
+            own ``retrieve`` takes: published lists are often made so.
+    """
     bm25s = require("bm25s", extra="evaluate")
     stemmer = require("Stemmer", extra="evaluate").Stemmer("english")
     run: dict[str, dict[str, float]] = {query_id: {} for query_id in collection.queries}
@@ -49,6 +55,11 @@ def bm25_run(collection: Collection, top_k: int) -> Run:
         if known:
             scores = index.get_scores(known)
             run[query_id] = {doc_ids[i]: float(scores[i]) for i in _best(scores, top_k)}
+        if pad and len(run[query_id]) < top_k:
+            count = min(top_k, len(doc_ids))
+            scores = index.get_scores(known) if known else np.zeros(len(doc_ids), dtype=np.float32)
+            for i in np.argpartition(scores, -count)[-count:]:
+                run[query_id].setdefault(doc_ids[i], 0.0)
     return run
 
 

@@ -26,9 +26,10 @@ def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> R
     """Candidates for every query of the collection, best first.
 
     Args:
-        spec: ``bm25``; ``dense`` (the offline MiniLM) or ``dense:FOLDER_OR_ID`` (any sentence-transformers
-            bi-encoder); ``fused`` (reciprocal ranks of the two); ``given`` (lists that came with the data) or
-            ``given:NAME`` (a run in the collection's own folder); or the path of a TREC run.
+        spec: ``bm25``; ``bm25-padded`` (lists filled up with documents of score 0); ``dense`` (the offline MiniLM) or
+            ``dense:FOLDER_OR_ID`` (any sentence-transformers bi-encoder); ``fused`` (reciprocal ranks of BM25 and
+            MiniLM); ``given`` (lists that came with the data) or ``given:NAME`` (a run in the collection's own
+            folder); or the path of a TREC run.
         top_k: at most so many documents a query.
 
     Raises:
@@ -38,10 +39,11 @@ def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> R
     if top_k < 1:
         raise ValueError(f"top-k must be at least 1, got {top_k}")
     name, _, rest = str(spec).partition(":")
-    if name == "bm25" and not rest:
+    if name in ("bm25", "bm25-padded") and not rest:
         from prorank.data import bm25
 
-        return cached(bm25.key(collection, top_k), lambda: bm25.bm25_run(collection, top_k))
+        pad = name == "bm25-padded"
+        return cached(bm25.key(collection, top_k, pad=pad), lambda: bm25.bm25_run(collection, top_k, pad=pad))
     if name == "dense":
         from prorank.data import dense
 
@@ -53,7 +55,9 @@ def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> R
         return _given(collection, rest, top_k)
     if Path(spec).is_file():
         return _from_file(Path(spec), collection, top_k)
-    raise ValueError(f"first-stage: {str(spec)!r} is no run file and none of bm25, dense[:MODEL], fused, given[:NAME]")
+    raise ValueError(
+        f"first-stage: {str(spec)!r} is no run file and none of bm25, bm25-padded, dense[:MODEL], fused, given[:NAME]"
+    )
 
 
 def fuse(runs: Sequence[Run], top_k: int | None = None, k: int = 60) -> Run:
