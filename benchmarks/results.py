@@ -183,7 +183,7 @@ def peers(
     from prorank.evaluate.run import run_system
 
     found = []
-    bi_encoder = minilm() if {"minilm", "fused"} & set(settings["systems"]) else None
+    bi_encoder = minilm(collection) if {"minilm", "fused"} & set(settings["systems"]) else None
     for name in settings["systems"]:
         if name == "minilm":
             found.append(Peer(lambda: bi_encoder))
@@ -196,11 +196,12 @@ def peers(
     return found
 
 
-def minilm() -> System:
+def minilm(collection: Collection) -> System:
     from prorank.evaluate.systems import BiEncoderSystem
 
     system = BiEncoderSystem()
     system.name = "minilm"
+    system.preload(collection)
     return system
 
 

@@ -56,7 +56,7 @@ def command(data, tmp_path, tmp_path_factory, monkeypatch):
     models = {"base": str(base), "warmup": str(warm), "refined": "prorank-not-shipped"}
     monkeypatch.setattr(results, "MODELS", models)
     monkeypatch.setattr(stages, "MODELS", models)
-    monkeypatch.setattr(results, "minilm", Overlap)
+    monkeypatch.setattr(results, "minilm", lambda _: Overlap())
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     return ["--data", str(data), "--device", "cpu", "--threads", "1"]
 
@@ -112,7 +112,7 @@ def test_a_finished_system_is_not_scored_again_unless_asked(command, tmp_path, m
             calls.append(query)
             return super().score(query, documents)
 
-    monkeypatch.setattr(results, "minilm", Counted)
+    monkeypatch.setattr(results, "minilm", lambda _: Counted())
     assert results.main(flags) == 0
     assert calls == []
     assert results.main([*flags, "--restart", "minilm"]) == 0

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from prorank._optional import require
 
 if TYPE_CHECKING:
+    from prorank.data.collection import Collection
     from prorank.reranker import Reranker
 
 __all__ = ["BiEncoderSystem", "CrossEncoderSystem", "RerankerSystem", "Scored", "System"]
@@ -110,6 +111,14 @@ class BiEncoderSystem:
 
     def describe(self) -> Mapping[str, Any]:
         return {"kind": "bi-encoder", "model": self.name, "identity": self.encoder.identity}
+
+    def preload(self, collection: Collection) -> None:
+        """Take all documents' embeddings from the cache, computed there in batches where it does not hold them yet.
+
+        Faster where most documents are somebody's candidates; the last digits are those of batches then.
+        """
+        vectors = self.encoder.documents(collection)
+        self._seen.update(zip((d.content for d in collection.documents.values()), vectors, strict=True))
 
     def score(self, query: str, documents: Sequence[str]) -> Scored:
         if not documents:
