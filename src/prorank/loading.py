@@ -10,12 +10,13 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prorank.artifact import Manifest, load_checkpoint, read_manifest
+from prorank.artifact import Manifest, built_in_rerankers, load_checkpoint, read_manifest
 from prorank.backends.exported import BACKENDS, open_exported
+from prorank.cascade import Cascade
 from prorank.prompts import PromptEncoder, PromptTemplate
-from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend
+from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend, EarlyExit
 
-__all__ = ["Limits", "Parts", "combined", "load_parts"]
+__all__ = ["Limits", "Parts", "combined", "early_exit", "load_parts"]
 
 
 class Limits(NamedTuple):
@@ -34,6 +35,7 @@ class Parts(NamedTuple):
     manifest: Manifest
     weights_sha256: str
     batch_tokens: int
+    cascade: Cascade | None = None
 
 
 def load_parts(
@@ -114,7 +116,22 @@ def _torch(
         manifest,
         combined(base.sha256, *manifest.files.values()),
         DEFAULT_BATCH_TOKENS if chosen.type == "cpu" else DEFAULT_BATCH_TOKENS_GPU,
+        Cascade.load(built_in_rerankers().get(name, Path(name).expanduser())) if adapter is None else None,
     )
+
+
+def early_exit(backend: Backend, cascade: Cascade) -> EarlyExit:
+    """The backend with a read-out half way.
+
+    Raises:
+        ValueError: the backend, or the architecture, cannot stop half way.
+    """
+    from prorank.backends.segments import TorchEarlyExit
+    from prorank.backends.torch import TorchBackend
+
+    if not isinstance(backend, TorchBackend):
+        raise ValueError(f"cascade: backend {backend.name} cannot stop half way; torch can")
+    return TorchEarlyExit(backend, cascade.layer, cascade.weights)
 
 
 def _exported(

@@ -14,9 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from prorank.artifact import Manifest, built_in_rerankers, save_checkpoint
-from prorank.loading import Limits, combined, load_parts
+from prorank.cascade import Cascade
+from prorank.loading import Limits, combined, early_exit, load_parts
 from prorank.prompts import Encoded, PromptEncoder, PromptTemplate
-from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, probability, rank_order, score_groups
+from prorank.scoring import (
+    DEFAULT_BATCH_TOKENS,
+    Backend,
+    EarlyExit,
+    probability,
+    rank_order,
+    score_cascade,
+    score_groups,
+)
 from prorank.types import Document, RankResult
 
 __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "default_model"]
@@ -58,6 +67,7 @@ class Reranker:
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
         manifest: Manifest | None = None,
         weights_sha256: str = "",
+        cascade: Cascade | None = None,
     ) -> None:
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
@@ -68,6 +78,8 @@ class Reranker:
         self.batch_tokens = batch_tokens
         self.manifest = manifest
         self.weights_sha256 = weights_sha256
+        self.cascade = cascade
+        self._early: EarlyExit | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -131,6 +143,7 @@ class Reranker:
             batch_tokens=batch_tokens or parts.batch_tokens,
             manifest=parts.manifest,
             weights_sha256=parts.weights_sha256,
+            cascade=parts.cascade,
         )
 
     def rank(
@@ -143,6 +156,7 @@ class Reranker:
         return_documents: bool = True,
         batch_tokens: int | None = None,
         progress: bool = False,
+        cascade: str = "exact",
     ) -> list[RankResult]:
         """The documents from most to least relevant; equal margins keep their input order.
 
@@ -152,9 +166,11 @@ class Reranker:
             instruction: what relevance means here; default: the template's.
             return_documents: whether results carry the text.
             progress: show a progress bar on stderr.
+            cascade: ``fast`` or ``faster``: documents that an early layer sees far from the ``top_k`` (default there:
+                10) stop there; their margins are estimates below all others. ``exact``: all layers for all.
 
         Raises:
-            ValueError: ``top_k`` below 1, or a document without text.
+            ValueError: ``top_k`` below 1, a document without text, or ``cascade`` on a model without a read-out.
         """
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
@@ -166,6 +182,8 @@ class Reranker:
                 instruction=instruction,
                 batch_tokens=batch_tokens,
                 on_scored=on_scored,
+                cascade=cascade,
+                top_k=top_k,
             )
         probabilities = self.probability(margins)
         return [
@@ -213,10 +231,42 @@ class Reranker:
         instruction: str | None = None,
         batch_tokens: int | None = None,
         on_scored: Callable[[int], None] | None = None,
+        cascade: str = "exact",
+        top_k: int | None = None,
     ) -> Margins:
-        """Margins of one query's documents, ``(n,)`` float32, in input order."""
+        """Margins of one query's documents, ``(n,)`` float32, in input order.
+
+        Args:
+            cascade: as in :meth:`rank`; with ``fast`` or ``faster`` the margins outside the ``top_k`` may be estimates.
+        """
         encoded = self.encode(query, documents, instruction)
+        if cascade != "exact":
+            return self._cascade_margins(encoded, cascade, top_k, batch_tokens or self.batch_tokens, on_scored)
         return self.score_groups([encoded], batch_tokens=batch_tokens, on_scored=on_scored)[0]
+
+    def _cascade_margins(
+        self,
+        encoded: Encoded,
+        level: str,
+        top_k: int | None,
+        batch_tokens: int,
+        on_scored: Callable[[int], None] | None,
+    ) -> Margins:
+        if self.cascade is None:
+            raise ValueError(f"cascade {level!r}: {self.name} has no read-out; fit one with: prorank cascade")
+        if self.encoder.long_documents != "truncate":
+            raise ValueError("cascade: only with long_documents 'truncate'")
+        tolerance, wanted = self.cascade.tolerance(level), top_k or min(10, self.cascade.top_k)
+        if wanted > self.cascade.top_k:
+            raise ValueError(f"cascade: the read-out was fitted for the top {self.cascade.top_k}, not {wanted}")
+        with self._lock:
+            if self._early is None:
+                self._early = early_exit(self.backend, self.cascade)
+            margins, _ = score_cascade(
+                self._early, encoded.group, top_k=wanted, tolerance=tolerance, batch_tokens=batch_tokens,
+                on_scored=on_scored,
+            )  # fmt: skip
+        return margins
 
     def encode(self, query: str, documents: Sequence[str], instruction: str | None = None) -> Encoded:
         """Token ids of one query's prompts; thread-safe, and apart from scoring so that callers may overlap both."""

@@ -20,7 +20,17 @@ import torch
 from prorank.backends.attention import can_block_attention, use_blocked_attention
 from prorank.types import EncodedGroup
 
-__all__ = ["PrefixStates", "TorchBackend", "label_rows", "last_hidden_states", "pick_device", "pick_dtype"]
+__all__ = [
+    "PrefixStates",
+    "TorchBackend",
+    "cache_of",
+    "label_rows",
+    "last_hidden_states",
+    "padded",
+    "pick_device",
+    "pick_dtype",
+    "prefix_states",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +92,7 @@ def label_rows(model: Any, label_ids: Sequence[int]) -> tuple[torch.Tensor, torc
 
 def prefix_states(model: Any, ids: Sequence[int], past: PrefixStates | None = None) -> PrefixStates:
     """Keys and values of ``ids`` on top of ``past``, per layer, for one row; gradients flow where they are on."""
-    cache = _cache_of(past, 1)
+    cache = cache_of(past, 1)
     start = past[0][0].shape[-2] if past else 0
     tokens = torch.as_tensor([list(ids)], device=model.device)
     positions = torch.arange(start, start + len(ids), device=model.device)[None]
@@ -96,21 +106,26 @@ def last_hidden_states(model: Any, own_ids: Sequence[Sequence[int]], past: Prefi
     Rows are padded on the right: under causal attention no real token sees the padding, so no mask is needed and a
     row's result does not depend on its neighbours.
     """
-    lengths = [len(ids) for ids in own_ids]
-    start, width = (past[0][0].shape[-2] if past else 0), max(lengths)
-    tokens = torch.zeros((len(own_ids), width), dtype=torch.long)
-    for row, ids in enumerate(own_ids):
-        tokens[row, : lengths[row]] = torch.as_tensor(list(ids))
+    tokens, lengths = padded(own_ids)
+    start, width = (past[0][0].shape[-2] if past else 0), tokens.shape[1]
     positions = torch.arange(start, start + width, device=model.device)[None].expand(len(own_ids), -1)
     output = _decoder(model)(
         input_ids=tokens.to(model.device),
         position_ids=positions,
-        past_key_values=_cache_of(past, len(own_ids)) if past is not None else None,
+        past_key_values=cache_of(past, len(own_ids)) if past is not None else None,
         use_cache=past is not None,
     )
-    last = torch.as_tensor(lengths, device=model.device) - 1
     states: torch.Tensor = output.last_hidden_state
-    return states[torch.arange(len(own_ids), device=model.device), last]
+    return states[torch.arange(len(own_ids), device=model.device), lengths.to(model.device) - 1]
+
+
+def padded(own_ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of ids as ``(n, width)`` int64, zeros on the right, and their lengths ``(n,)``."""
+    lengths = torch.tensor([len(ids) for ids in own_ids])
+    tokens = torch.zeros((len(own_ids), int(lengths.max())), dtype=torch.long)
+    for row, ids in enumerate(own_ids):
+        tokens[row, : len(ids)] = torch.as_tensor(list(ids))
+    return tokens, lengths
 
 
 def _decoder(model: Any) -> Any:
@@ -119,7 +134,8 @@ def _decoder(model: Any) -> Any:
     return inner.base_model
 
 
-def _cache_of(past: PrefixStates | None, rows: int) -> Any:
+def cache_of(past: PrefixStates | None, rows: int) -> Any:
+    """A transformers cache that holds the prefix for so many rows; empty without one."""
     from transformers import DynamicCache
 
     if past is None:
@@ -190,9 +206,9 @@ class TorchBackend:
             return torch.zeros((0, self.model.config.get_text_config().hidden_size), device=self.device)
         if not self._share_prefix or not group.prefix_ids:
             return last_hidden_states(self.model, [[*group.prefix_ids, *own] for own in group.own_ids])
-        return last_hidden_states(self.model, group.own_ids, self._prefix(group))
+        return last_hidden_states(self.model, group.own_ids, self.prefix(group))
 
-    def _prefix(self, group: EncodedGroup) -> PrefixStates:
+    def prefix(self, group: EncodedGroup) -> PrefixStates:
         """Keys and values of the group's prefix, from the cache, or built on the instruction's."""
         whole = tuple(group.prefix_ids)
         head = whole[: group.instruction_length]

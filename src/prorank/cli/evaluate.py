@@ -62,6 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the built-in reranker)",
     )
     parser.add_argument(
+        "--cascade", action="append", default=[], choices=("fast", "faster"),
+        help="every model also with documents far from the top 10 stopped early; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
         "--baseline",
         action="append",
         default=[],
@@ -98,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
     measures = args.measures or list(DEFAULT_MEASURES)
     parse_measures(measures, args.min_relevance)
     collection, candidates, name = load_candidates(args)
-    peers = [Peer(_loader(args, model)) for model in args.model or ([] if args.baseline else [None])]
+    models = args.model or ([] if args.baseline else [None])
+    peers = [Peer(_loader(args, model, level)) for model in models for level in ("exact", *args.cascade)]
     peers += [_baseline(spec, collection, args.top_k) for spec in args.baseline]
     out = Path(args.out or Path("results") / "-".join(filter(None, (collection.name, collection.split))))
     with progress() as on_system:
@@ -148,12 +153,14 @@ def named_model(value: str | None) -> tuple[str | None, str | None]:
     return (found[1], found[2]) if found and not Path(found[0]).exists() else (None, value)
 
 
-def _loader(args: argparse.Namespace, model: str | None) -> Callable[[], System]:
+def _loader(args: argparse.Namespace, model: str | None, cascade: str = "exact") -> Callable[[], System]:
     def load() -> System:
         from prorank.evaluate.systems import RerankerSystem
 
         label, name = named_model(model)
-        return RerankerSystem(load_reranker(args, name), name=label, instruction=args.instruction)
+        if label and cascade != "exact":
+            label = f"{label}-{cascade}"
+        return RerankerSystem(load_reranker(args, name), name=label, instruction=args.instruction, cascade=cascade)
 
     return load
 

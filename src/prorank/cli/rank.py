@@ -36,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", metavar="FILE", help="the run's documents (.jsonl, .tsv, .csv, .parquet)")
     parser.add_argument("--queries", metavar="FILE", help="the run's queries (.jsonl or .tsv), instead of --query")
     parser.add_argument("--top-k", type=positive, metavar="N", help="how many results a query (default: all)")
+    parser.add_argument(
+        "--cascade", choices=("exact", "fast", "faster"), default="exact",
+        help="stop documents early that are far from the --top-k (default there: 10); needs a model with a read-out",
+    )  # fmt: skip
     parser.add_argument("--format", choices=("table", "jsonl", "trec"), help="default: table on a terminal, else jsonl")
     parser.add_argument("--query-id", default="1", metavar="ID", help="the query's id in trec output")
     parser.add_argument("--tag", default="prorank", help="the run's name in trec output")
@@ -50,8 +54,10 @@ def run(args: argparse.Namespace) -> int:
     """Read first, load the model then: a wrong path is reported at once."""
     jobs = list(_jobs(args))
     form = args.format or ("table" if sys.stdout.isatty() else "jsonl")
+    if args.server and args.cascade != "exact":
+        raise ValueError("--cascade: a server scores exactly; leave it out, or rank without --server")
     reranker: Reranker | Client = _client(args) if args.server else load_reranker(args)
-    progress: dict[str, Any] = {} if args.server else {"progress": sys.stderr.isatty()}
+    local: dict[str, Any] = {} if args.server else {"progress": sys.stderr.isatty(), "cascade": args.cascade}
     for query_id, query, documents in jobs:
         results = reranker.rank(
             query,
@@ -59,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             top_k=args.top_k,
             instruction=args.instruction,
             return_documents=form == "table" or not args.no_text,
-            **progress,
+            **local,
         )
         if form == "table":
             _print_table(query, results)

@@ -47,19 +47,27 @@ class System(Protocol):
 
 
 class RerankerSystem:
-    """A prorank reranker: trained, or a zero-shot base."""
+    """A prorank reranker: trained, or a zero-shot base.
 
-    def __init__(self, reranker: Reranker, *, name: str | None = None, instruction: str | None = None) -> None:
+    Args:
+        cascade: ``fast`` or ``faster``: documents far from the top 10 stop at an early layer.
+    """
+
+    def __init__(
+        self, reranker: Reranker, *, name: str | None = None, instruction: str | None = None, cascade: str = "exact"
+    ) -> None:
         self.reranker = reranker
         self.instruction = instruction
-        self.name = name or reranker.name
+        self.cascade = cascade
+        self.name = name or (reranker.name if cascade == "exact" else f"{reranker.name}-{cascade}")
 
     def describe(self) -> Mapping[str, Any]:
-        return {**self.reranker.describe(), "instruction": self.instruction}
+        found = {**self.reranker.describe(), "instruction": self.instruction}
+        return found if self.cascade == "exact" else {**found, "cascade": self.cascade}
 
     def score(self, query: str, documents: Sequence[str]) -> Scored:
         encoded = self.reranker.encode(query, documents, instruction=self.instruction)
-        (margins,) = self.reranker.score_groups([encoded])
+        margins = self.reranker.margins(query, documents, instruction=self.instruction, cascade=self.cascade)
         tokens = len(encoded.group.prefix_ids) + sum(map(len, encoded.group.own_ids))
         return Scored(np.asarray(margins, dtype=np.float32), tokens)
 
