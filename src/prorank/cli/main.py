@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "mine": "hard negatives, filtered by a model",
     "teach": "a teacher's scores of candidates, for distillation",
     "refine": "stage 2: teach a model to order documents finely",
+    "calibrate": "fit what a probability means to judged candidates",
     "cascade": "fit a read-out at an early layer, so that documents far from the top stop there",
     "export": "write a checkpoint for OpenVINO, ONNX Runtime or llama.cpp, with a parity report",
     "bench": "documents a second, latency, memory and the share of the machine's peak",

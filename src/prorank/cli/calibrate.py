@@ -1,0 +1,121 @@
+"""Fit what `probability` means to judged candidates: sigmoid(slope * margin + intercept). No order changes.
+
+Candidates without a judgment count as not relevant, so the probability is that of a first-stage candidate to be judged
+relevant. Half of the queries, by the hash of their ids, are fitted on; calibration error and log loss before and after
+are those of the other half. The numbers go into the checkpoint's prorank.json.
+
+  prorank calibrate --model runs/refined/best --data DATA/nfcorpus --split dev
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prorank.cli._model import add_model_arguments, load_reranker, positive
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``prorank calibrate``."""
+    parser.add_argument(
+        "--data", required=True, action="append", metavar="PATH", help="collection with judgments; repeatable"
+    )
+    parser.add_argument("--split", metavar="NAME", help="which judgments (default: dev, or the only ones)")
+    parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="as in evaluate (default: %(default)s)")
+    parser.add_argument(
+        "--queries", type=positive, default=100, metavar="N", help="of each collection (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--candidates", type=positive, default=20, metavar="N", help="of each query (default: %(default)s)"
+    )
+    parser.add_argument("--held-out", action="store_true", help="only queries that training held out (by their ids)")
+    parser.add_argument("--min-relevance", type=positive, default=1, metavar="N", help="least judgment (default: 1)")
+    parser.add_argument("--dry-run", action="store_true", help="report, but leave the checkpoint as it is")
+    add_model_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, fit, report, write."""
+    import numpy as np
+
+    from prorank.artifact import MANIFEST, built_in_rerankers
+    from prorank.evaluate.calibration import fit_probability
+    from prorank.evaluate.expressiveness import expected_calibration_error, reliability_bins
+    from prorank.files import write_atomic
+    from prorank.reranker import default_model
+    from prorank.scoring import probability
+
+    name = args.model or default_model()
+    folder = built_in_rerankers().get(name, Path(name).expanduser())
+    if not (folder / MANIFEST).is_file():
+        raise ValueError(f"--model: {name} is no prorank checkpoint folder")
+    if folder in built_in_rerankers().values() and not args.dry_run:
+        raise ValueError(f"--model: {name} comes with the package and stays as it is; give --dry-run, or a folder")
+    reranker = load_reranker(args)
+    margins, relevant, fitted_on = _scored(args, reranker)
+    slope, intercept = fit_probability(margins[fitted_on], relevant[fitted_on])
+    rest = ~fitted_on
+    print(f"{int(fitted_on.sum())} pairs fitted on, {int(rest.sum())} others, {relevant.mean():.1%} relevant")
+    for label, parameters in (("as it is", reranker.calibration), ("fitted", (slope, intercept))):
+        p = np.clip(probability(margins[rest], *parameters), 1e-12, 1 - 1e-12)
+        y = relevant[rest]
+        log_loss = float(-np.where(y, np.log(p), np.log1p(-p)).mean())
+        error = expected_calibration_error(reliability_bins(p, y))
+        print(f"{label:<12} calibration error {error:.4f}   log loss {log_loss:.4f}")
+    print(f"probability = sigmoid({slope:.4f} * margin {intercept:+.4f})")
+    if not args.dry_run:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest["calibration"] = [slope, intercept]
+        write_atomic(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _scored(
+    args: argparse.Namespace, reranker: Any
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Margins, whether relevant, and whether to be fitted on, of every judged query's candidates.
+
+    Raises:
+        ValueError: no query with judgments and candidates.
+    """
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import track
+
+    from prorank.data import first_stage
+    from prorank.data.collection import load_collection, pick_split, splits_of
+    from prorank.train.sampling import is_held_out
+
+    margins: list[Any] = []
+    relevant: list[bool] = []
+    fitted_on: list[bool] = []
+    for path in args.data:
+        splits = splits_of(path)
+        split = args.split or ("dev" if "dev" in splits else None)
+        collection = load_collection(path, pick_split(path, splits, split))
+        lists = first_stage(args.first_stage, collection, args.candidates)
+        ids = [q for q in collection.qrels if lists.get(q) and (not args.held_out or is_held_out(q, 0.1))]
+        ids = sorted(ids, key=_hash)[: args.queries]
+        console = Console(stderr=True)
+        for query_id in track(ids, description=f"scoring {collection.name}", console=console, transient=True):
+            docs = list(lists[query_id])
+            texts = [collection.documents[d].content for d in docs]
+            margins.extend(reranker.margins(collection.queries[query_id].text, texts, instruction=args.instruction))
+            relevant += [collection.qrels[query_id].get(d, 0) >= args.min_relevance for d in docs]
+            fitted_on += [int(_hash(query_id)[-1], 16) % 2 == 0] * len(docs)
+    if not margins:
+        raise ValueError("--data: no query with judgments and candidates")
+    return np.array(margins, dtype=np.float64), np.array(relevant), np.array(fitted_on)
+
+
+def _hash(query_id: str) -> str:
+    return hashlib.sha256(f"calibrate:{query_id}".encode()).hexdigest()

@@ -1,0 +1,47 @@
+"""From margins to probabilities that mean something: Platt's logistic fit on judged candidates."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from prorank._optional import require
+
+__all__ = ["fit_probability"]
+
+
+def fit_probability(margins: npt.ArrayLike, relevant: npt.ArrayLike) -> tuple[float, float]:
+    """(slope, intercept) of probability = sigmoid(slope * margin + intercept) by maximum likelihood.
+
+    Targets are Platt's: (n+ + 1) / (n+ + 2) for relevant and 1 / (n- + 2) for other documents, so that separable data
+    have a finite answer (Platt 1999, "Probabilistic outputs for support vector machines", section 2.1).
+
+    Args:
+        margins: ``(n,)``.
+        relevant: ``(n,)``, true or 1 where the document is relevant.
+
+    Raises:
+        ValueError: one kind is missing, or higher margins do not mean more relevant here.
+    """
+    optimize = require("scipy.optimize", extra="evaluate")
+    m, y = np.asarray(margins, dtype=np.float64), np.asarray(relevant, dtype=bool)
+    positive, negative = int(y.sum()), int((~y).sum())
+    if not positive or not negative:
+        raise ValueError(
+            f"calibration: expected relevant and other candidates, got {positive} relevant and {negative} others"
+        )
+    target = np.where(y, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    scale = float(m.std()) or 1.0
+
+    def loss(parameters: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        z = parameters[0] * m / scale + parameters[1]
+        p = np.exp(-np.logaddexp(0.0, -z))
+        value = float((np.logaddexp(0.0, z) - target * z).sum())
+        return value, np.array([((p - target) * m / scale).sum(), (p - target).sum()])
+
+    start = np.array([1.0, np.log((positive + 1) / (negative + 1))])
+    found = optimize.minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-6 * len(m)})
+    slope, intercept = float(found.x[0]) / scale, float(found.x[1])
+    if slope <= 0:
+        raise ValueError("calibration: relevant documents have lower margins than the others; is it the right data?")
+    return slope, intercept
