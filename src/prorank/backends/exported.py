@@ -15,13 +15,18 @@ BACKENDS = ("openvino", "onnx", "llamacpp")
 
 
 def open_exported(folder: Path, manifest: Manifest, *, threads: int | None = None) -> Backend:
-    """The backend that a folder was exported for.
+    """The backend that a folder was exported for; ``weights_bytes`` says how large its files are.
 
     Raises:
         ValueError: this version knows no such backend, or the files are damaged.
         ImportError: the backend's library is not installed; says what to install.
     """
-    options: dict[str, Any] = {"threads": threads}
+    backend = _opened(folder, manifest, {"threads": threads})
+    backend.weights_bytes = sum((folder / name).stat().st_size for name in manifest.files)
+    return backend
+
+
+def _opened(folder: Path, manifest: Manifest, options: dict[str, Any]) -> Any:
     if manifest.backend == "openvino":
         from prorank.backends.openvino import OpenVinoBackend
 

@@ -62,7 +62,11 @@ class LoadedModel:
 
 def weight_bytes(reranker: Any) -> int:
     """Bytes of a reranker's weights; 0 where its backend does not show them."""
-    model = getattr(getattr(reranker, "backend", None), "model", None)
+    backend = getattr(reranker, "backend", None)
+    exported = getattr(backend, "weights_bytes", 0)
+    if exported:
+        return int(exported)
+    model = getattr(backend, "model", None)
     parameters = getattr(model, "parameters", None)
     if not callable(parameters):
         return 0
