@@ -96,7 +96,8 @@ def estimate(file: dict[str, Any]) -> Estimate:
     shape = SHAPES[file["model"]]
     warmup = WarmupConfig(**file.get("warmup", {}))
     tables = file.get("blocks", [{}])
-    blocks = [{**file.get("refine", {}), **{k: v for k, v in table.items() if k != "name"}} for table in tables]
+    own = [{k: v for k, v in table.items() if k not in ("name", "remine")} for table in tables]
+    blocks = [{**file.get("refine", {}), **table} for table in own]
     passes = [(warmup.steps * warmup.queries_per_step, _tokens(warmup, warmup.negatives + 1))]
     widths = [warmup.queries_per_forward * passes[0][1]]
     for settings in blocks:

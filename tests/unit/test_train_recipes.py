@@ -55,8 +55,8 @@ def test_train_recipe_is_complete_and_known(path):
     assert options["out"]
     assert has(build_config(WarmupConfig, "warmup", file), file["warmup"])
     blocks = train._blocks(file, {})
-    assert [name for name, _ in blocks] == [block["name"] for block in file["blocks"]]
-    for (_, config), block in zip(blocks, file["blocks"], strict=True):
+    assert [name for name, _, _ in blocks] == [block["name"] for block in file["blocks"]]
+    for (_, _, config), block in zip(blocks, file["blocks"], strict=True):
         assert has(config, {**file["refine"], **block})
     specs = read_specs(None, file, {})
     assert [spec.path for spec in specs] == [table["path"] for table in file["datasets"]]
