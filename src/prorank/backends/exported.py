@@ -23,7 +23,8 @@ def open_exported(folder: Path, manifest: Manifest, *, threads: int | None = Non
     """
     backend = _opened(folder, manifest, {"threads": threads})
     backend.weights_bytes = sum((folder / name).stat().st_size for name in manifest.files)
-    return backend
+    opened: Backend = backend
+    return opened
 
 
 def _opened(folder: Path, manifest: Manifest, options: dict[str, Any]) -> Any:
