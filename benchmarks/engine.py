@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scoring import PEER, Jobs, Side, content_length, for_transformers_4, mxbai_environment, pairs_of
+from scoring import PEER, Jobs, Side, for_transformers_4, mxbai_environment, pairs_of, parsed, parser_of, take_turns
 
 from prorank.evaluate.speed import PRECISIONS, matrix_peak, precision_of
 
-HERE = Path(__file__).resolve().parent
 REFERENCE, BF16, INT8, LLAMA = "torch fp32", "torch bf16", "openvino int8", "llama.cpp q8_0"
 EXPORTS = {INT8: "openvino-int8", "openvino bf16": "openvino-bf16", "onnx int8": "onnx-int8", LLAMA: "gguf-q8"}
 
@@ -36,18 +35,8 @@ def main() -> int:
     args = parse()
     repeats, first = pairs_of(args)
     with tempfile.TemporaryDirectory(prefix="prorank-bench-") as scratch:
-        running: list[Side] = []
-        try:
-            for name, (python, options) in sides(args, Path(scratch), first).items():
-                print(f"loading {name}", file=sys.stderr, flush=True)
-                running.append(Side(name, python, options))
-            for number, jobs in enumerate(repeats, 1):
-                for side in running:
-                    print(f"repeat {number}: {side.name}: {side.run(jobs):.2f} pairs/s", file=sys.stderr, flush=True)
-        finally:
-            for side in running:
-                side.stop()
-        work = operations(args, repeats)
+        running = take_turns(sides(args, Path(scratch), first), repeats)
+    work = operations(args, repeats)
     peak = {name: round(matrix_peak(name), 1) for name in PRECISIONS}
     result = summary(args, running, work, peak)
     print_table(result)
@@ -60,23 +49,9 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = HERE.parent.parent / "shared" / "data" / "nfcorpus"
-    parser.add_argument("--data", type=Path, default=data, help="a BEIR folder (default: NFCorpus beside the checkout)")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--queries", type=int, default=3, help="queries in each repeat (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="each with other queries (default: %(default)s)")
-    parser.add_argument("--top-k", type=int, default=100, help="BM25's candidates a query (default: %(default)s)")
-    parser.add_argument("--documents", type=int, default=16, help="of them scored (default: %(default)s)")
-    parser.add_argument("--max-length", type=int, default=512, help="tokens of a whole prompt (default: %(default)s)")
+    parser = parser_of(__doc__, queries=3, documents=16)
     parser.add_argument("--model", help="a checkpoint (default: the built-in reranker)")
-    parser.add_argument("--only", nargs="*", help="these sides (default: all)")
-    parser.add_argument("--mxbai-python", help="a Python with mxbai-rerank (default: one made in the cache)")
-    parser.add_argument("--append", type=Path, metavar="FILE", help="append the record to this file")
-    args = parser.parse_args()
-    if not args.data.is_dir():
-        parser.error(f"--data {args.data}: no such folder (expected a BEIR folder)")
-    return args
+    return parsed(parser)
 
 
 def sides(args: argparse.Namespace, scratch: Path, warm: Jobs) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -97,7 +72,6 @@ def sides(args: argparse.Namespace, scratch: Path, warm: Jobs) -> dict[str, tupl
     if wanted(PEER):
         for_transformers_4(merged, scratch / "mxbai")
         told = {"kind": "mxbai", "folder": str(scratch / "mxbai"), "max_length": args.max_length, "warm": warm}
-        content_length(merged, args.max_length)
         plan[PEER] = (args.mxbai_python or mxbai_environment(), told)
     plan[REFERENCE] = ours(merged, dtype="float32")
     plan[BF16] = ours(merged, dtype="bfloat16")

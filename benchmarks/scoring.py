@@ -85,19 +85,7 @@ def main() -> int:
     args = parse()
     repeats, first = pairs_of(args)
     with tempfile.TemporaryDirectory(prefix="prorank-bench-") as scratch:
-        plan = sides(args, Path(scratch), first)
-        running: list[Side] = []
-        try:
-            for name, (python, options) in plan.items():
-                print(f"loading {name}", file=sys.stderr, flush=True)
-                running.append(Side(name, python, options))
-            for number, jobs in enumerate(repeats, 1):
-                for side in running:
-                    speed = side.run(jobs)
-                    print(f"repeat {number}: {side.name}: {speed:.2f} pairs/s", file=sys.stderr, flush=True)
-        finally:
-            for side in running:
-                side.stop()
+        running = take_turns(sides(args, Path(scratch), first), repeats)
     result = summary(args, running)
     print_table(result)
     if args.append:
@@ -108,24 +96,51 @@ def main() -> int:
     return 0 if all(result["verdict"].values()) else 1
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def take_turns(plan: dict[str, tuple[str, dict[str, Any]]], repeats: list[Jobs]) -> list[Side]:
+    """Start every side, let them score each repeat one after the other, stop them; they hold what was measured."""
+    running: list[Side] = []
+    try:
+        for name, (python, options) in plan.items():
+            print(f"loading {name}", file=sys.stderr, flush=True)
+            running.append(Side(name, python, options))
+        for number, jobs in enumerate(repeats, 1):
+            for side in running:
+                print(f"repeat {number}: {side.name}: {side.run(jobs):.2f} pairs/s", file=sys.stderr, flush=True)
+    finally:
+        for side in running:
+            side.stop()
+    return running
+
+
+def parser_of(doc: str | None, *, queries: int, documents: int) -> argparse.ArgumentParser:
+    """The flags that say which pairs are scored, and where the record goes."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = HERE.parent.parent / "shared" / "data" / "nfcorpus"
     parser.add_argument("--data", type=Path, default=data, help="a BEIR folder (default: NFCorpus beside the checkout)")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--queries", type=int, default=4, help="queries in each repeat (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=queries, help="queries in each repeat (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="each with other queries (default: %(default)s)")
     parser.add_argument("--top-k", type=int, default=100, help="BM25's candidates a query (default: %(default)s)")
-    parser.add_argument("--documents", type=int, default=10, help="of them scored (default: %(default)s)")
+    parser.add_argument("--documents", type=int, default=documents, help="of them scored (default: %(default)s)")
     parser.add_argument("--max-length", type=int, default=512, help="tokens of a whole prompt (default: %(default)s)")
-    parser.add_argument("--model", default="smollm2-135m", help="a base in float32 (default: %(default)s)")
     parser.add_argument("--only", nargs="*", help="these sides (default: all)")
     parser.add_argument("--mxbai-python", help=f"a Python with {', '.join(MXBAI)}; default: one made in the cache")
     parser.add_argument("--append", type=Path, metavar="FILE", help="append the record to this file")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line, its data checked."""
     args = parser.parse_args()
     if not args.data.is_dir():
         parser.error(f"--data {args.data}: no such folder (expected a BEIR folder)")
     return args
+
+
+def parse() -> argparse.Namespace:
+    parser = parser_of(__doc__, queries=4, documents=10)
+    parser.add_argument("--model", default="smollm2-135m", help="a base in float32 (default: %(default)s)")
+    return parsed(parser)
 
 
 def pairs_of(args: argparse.Namespace) -> tuple[list[Jobs], Jobs]:

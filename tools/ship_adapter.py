@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from prorank.artifact import MANIFEST, read_manifest
+from prorank.artifact import read_manifest, write_manifest
 from prorank.files import atomic_folder, sha256_file
 
 MODELS = Path(__file__).resolve().parent.parent / "src" / "prorank" / "models"
@@ -38,11 +39,9 @@ def main() -> int:
         config = json.loads((args.adapter / "adapter_config.json").read_text("utf-8"))
         config["base_model_name_or_path"] = manifest.base_name
         (aside / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-        data = manifest.to_dict()
-        data["files"] = {WEIGHTS: sha256_file(aside / WEIGHTS)}
-        if args.calibration:
-            data["calibration"] = args.calibration
-        (aside / MANIFEST).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        calibration = tuple(args.calibration) if args.calibration else manifest.calibration
+        files = {WEIGHTS: sha256_file(aside / WEIGHTS)}
+        write_manifest(aside, replace(manifest, files=files, calibration=calibration))
     print(f"{target.relative_to(MODELS.parents[2])}: {(target / WEIGHTS).stat().st_size / 1e6:.1f} MB")
     return 0
 

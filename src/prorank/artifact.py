@@ -12,13 +12,14 @@ import importlib.metadata
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from prorank.adapters import merge_adapter
 from prorank.bases import BaseError, LoadedBase, load_base
-from prorank.files import atomic_folder, sha256_file
+from prorank.cross_encoder import write_cross_encoder_layout
+from prorank.files import atomic_folder, sha256_file, write_atomic
 from prorank.prompts import PromptTemplate, TemplateError
 
 __all__ = [
@@ -26,11 +27,13 @@ __all__ = [
     "Manifest",
     "built_in_rerankers",
     "check_base",
+    "checkpoint_folder",
     "load_checkpoint",
     "read_adapter",
     "read_manifest",
     "save_checkpoint",
     "verify_files",
+    "write_manifest",
 ]
 
 MANIFEST = "prorank.json"
@@ -112,6 +115,16 @@ def read_manifest(folder: Path) -> Manifest | None:
     return Manifest.from_dict(data, str(path))
 
 
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``prorank.json``; an existing one is replaced at once."""
+    write_atomic(folder / MANIFEST, json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n")
+
+
+def checkpoint_folder(name: str) -> Path:
+    """The folder that a name means: a built-in reranker's, else the path itself, whether it exists or not."""
+    return built_in_rerankers().get(name, Path(name).expanduser())
+
+
 def built_in_rerankers() -> dict[str, Path]:
     """Rerankers that come with the package: name -> folder."""
     root = Path(__file__).parent / "models"
@@ -131,7 +144,7 @@ def read_adapter(name: str) -> tuple[str, Path | None, Manifest | None]:
     Raises:
         BaseError: the folder is damaged, or stores its adapter as a pickle.
     """
-    folder = built_in_rerankers().get(name, Path(name).expanduser())
+    folder = checkpoint_folder(name)
     manifest = read_manifest(folder) if folder.is_dir() else None
     if manifest is not None:
         verify_files(folder, manifest)
@@ -157,7 +170,7 @@ def load_checkpoint(
     """
     import torch
 
-    folder = built_in_rerankers().get(name, Path(name).expanduser())
+    folder = checkpoint_folder(name)
     manifest = read_manifest(folder) if folder.is_dir() else None
     adapters = [folder] if (folder / "adapter_config.json").is_file() else []
     if manifest is not None:
@@ -205,21 +218,19 @@ def save_checkpoint(folder: Path | str, model: Any, tokenizer: Any, manifest: Ma
         tokenizer.save_pretrained(aside)
         (aside / "README.md").unlink(missing_ok=True)  # peft's card with empty fields
         if kind == "model":
-            _write_cross_encoder_layout(aside, manifest)
+            write_cross_encoder_layout(aside, manifest.template, manifest.label_ids, manifest.max_length)
         else:
             _name_base(aside / "adapter_config.json", manifest.base_name)
         weights = {file.name: sha256_file(file) for file in sorted(aside.glob("*.safetensors"))}
-        complete = Manifest(
-            **{
-                **{name: getattr(manifest, name) for name in manifest.__dataclass_fields__},
-                "kind": kind,
-                "files": weights,
-                "commit": manifest.commit or _commit(),
-                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                "prorank_version": importlib.metadata.version("prorank"),
-            }
+        complete = replace(
+            manifest,
+            kind=kind,
+            files=weights,
+            commit=manifest.commit or _commit(),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            prorank_version=importlib.metadata.version("prorank"),
         )
-        (aside / MANIFEST).write_text(json.dumps(complete.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_manifest(aside, complete)
     return folder
 
 
@@ -254,87 +265,6 @@ def _base_of(folder: Path, manifest: Manifest | None) -> str:
         return manifest.base_name
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     return str(config.get("base_model_name_or_path") or "")
-
-
-def _write_cross_encoder_layout(folder: Path, manifest: Manifest) -> None:
-    """Files by which ``sentence_transformers.CrossEncoder`` loads the folder and computes the very same margin."""
-
-    def write(name: str, data: Any) -> None:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(json.dumps(data, indent=2) + "\n", "utf-8")
-
-    package = "sentence_transformers"
-    transformer = f"{package}.base.modules.transformer.Transformer"
-    score = f"{package}.cross_encoder.modules.logit_score.LogitScore"
-    write(
-        "modules.json",
-        [
-            {"idx": 0, "name": "0", "path": "", "type": transformer},
-            {"idx": 1, "name": "1", "path": "1_LogitScore", "type": score},
-        ],
-    )
-    method = {"method": "forward", "method_output_name": "logits"}
-    write(
-        "sentence_bert_config.json",
-        {
-            "transformer_task": "text-generation",
-            "modality_config": {"text": method, "message": {**method, "format": "flat"}},
-            "module_output_name": "causal_logits",
-            "processing_kwargs": {"text": {"max_length": manifest.max_length, "truncation": True}},
-        },
-    )
-    irrelevant, relevant = manifest.label_ids
-    write(
-        "1_LogitScore/config.json",
-        {"true_token_id": relevant, "false_token_id": irrelevant, "module_input_name": "causal_logits"},
-    )
-    write(
-        "config_sentence_transformers.json",
-        {
-            "activation_fn": "torch.nn.modules.linear.Identity",
-            "default_prompt_name": None,
-            "model_type": "CrossEncoder",
-            "prompts": {},
-        },
-    )
-    template = folder / "chat_template.jinja"
-    plain = template.read_text("utf-8") if template.is_file() else ""
-    template.write_text(_jinja(manifest.template, plain), "utf-8")
-
-
-def _jinja(template: PromptTemplate, plain: str) -> str:
-    """The template as jinja over messages with roles query and document (and system: the instruction)."""
-    trim = " | trim" if template.strip else ""
-    values = {"{query}": "query", "{document}": "document"}
-    body = []
-    for piece in template.pieces:
-        if piece.kind == "static":
-            body.append("{{ " + json.dumps(piece.text, ensure_ascii=False) + " }}")
-            continue
-        rest = piece.text
-        while rest:
-            at, name = min(
-                ((rest.find(f), f) for f in ("{instruction}", *values) if f in rest), default=(len(rest), "")
-            )
-            if rest[:at]:
-                body.append("{{ " + json.dumps(rest[:at], ensure_ascii=False) + " }}")
-            if name == "{instruction}":
-                before, _, after = template.instruction_format.partition("{instruction}")
-                parts = [json.dumps(before, ensure_ascii=False), "ns.instruction" + trim, json.dumps(after)]
-                body.append("{% if ns.instruction %}{{ " + " ~ ".join(f"({p})" for p in parts) + " }}{% endif %}")
-            elif name:
-                body.append("{{ ns." + values[name] + trim + " }}")
-            rest = rest[at + len(name) :]
-    default = json.dumps(template.default_instruction or "", ensure_ascii=False)
-    read = (
-        "{%- set ns = namespace(query=none, document='', instruction=" + default + ") -%}"
-        "{%- for m in messages -%}"
-        "{%- if m.role == 'query' -%}{%- set ns.query = m.content -%}"
-        "{%- elif m.role == 'document' -%}{%- set ns.document = m.content -%}"
-        "{%- elif m.role == 'system' -%}{%- set ns.instruction = m.content -%}{%- endif -%}"
-        "{%- endfor -%}"
-    )
-    return read + "{%- if ns.query is not none -%}" + "".join(body) + "{%- else -%}" + plain + "{%- endif -%}"
 
 
 def _commit() -> str:

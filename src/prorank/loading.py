@@ -10,21 +10,29 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prorank.artifact import Manifest, built_in_rerankers, load_checkpoint, read_manifest
+from prorank.artifact import Manifest, checkpoint_folder, load_checkpoint, read_manifest
 from prorank.backends.exported import BACKENDS, open_exported
 from prorank.cascade import Cascade
 from prorank.prompts import PromptEncoder, PromptTemplate
 from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend, EarlyExit
 
-__all__ = ["Limits", "Parts", "combined", "early_exit", "load_parts"]
+__all__ = ["LoadOptions", "Parts", "combined", "early_exit", "load_parts"]
 
 
-class Limits(NamedTuple):
-    """What a caller asks of the prompts; None: the checkpoint's own."""
+class LoadOptions(NamedTuple):
+    """Arguments of :meth:`prorank.Reranker.from_pretrained`, with its meanings; None: the checkpoint's own."""
 
+    adapter: str | None = None
+    template: str | PromptTemplate | None = None
+    backend: str = "auto"
+    device: str | None = None
+    dtype: str | None = None
     max_length: int | None = None
     query_max_length: int | None = None
     long_documents: str | None = None
+    threads: int | None = None
+    local_files_only: bool = False
+    share_prefix: bool = True
 
 
 class Parts(NamedTuple):
@@ -38,31 +46,21 @@ class Parts(NamedTuple):
     cascade: Cascade | None = None
 
 
-def load_parts(
-    name: str,
-    *,
-    adapter: str | None,
-    template: str | PromptTemplate | None,
-    backend: str,
-    device: str | None,
-    dtype: str | None,
-    limits: Limits,
-    threads: int | None,
-    local_files_only: bool,
-    share_prefix: bool,
-) -> Parts:
-    """Open what ``name`` stands for; the arguments are :meth:`prorank.Reranker.from_pretrained`'s.
+def load_parts(name: str, options: LoadOptions) -> Parts:
+    """Open what ``name`` stands for.
 
     Raises:
         ValueError: something does not exist or does not fit; the message names it.
     """
-    kind, _, where = backend.partition(":")
+    kind, _, where = options.backend.partition(":")
     if kind not in ("auto", "torch", "remote", *BACKENDS) or (kind == "remote") != bool(where):
-        raise ValueError(f"backend must be auto, torch, {', '.join(BACKENDS)} or remote:MODEL@URL, got {backend!r}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+        raise ValueError(
+            f"backend must be auto, torch, {', '.join(BACKENDS)} or remote:MODEL@URL, got {options.backend!r}"
+        )
+    if options.threads is not None and options.threads < 1:
+        raise ValueError(f"threads must be at least 1, got {options.threads}")
     if kind == "remote":
-        return _remote(name, where, template, limits, local_files_only)
+        return _remote(name, where, options)
     folder = Path(name).expanduser()
     manifest = read_manifest(folder) if folder.is_dir() else None
     holds = manifest.backend if manifest is not None else "torch"
@@ -72,51 +70,43 @@ def load_parts(
         )
         raise ValueError(f"backend {kind!r}: {name} is made for {holds}; {hint}")
     if manifest is not None and holds != "torch":
-        for flag, value in (("adapter", adapter), ("dtype", dtype if dtype != "auto" else None)):
+        dtype = options.dtype if options.dtype != "auto" else None
+        for flag, value in (("adapter", options.adapter), ("dtype", dtype)):
             if value is not None:
                 raise ValueError(f"{flag}: {name} is an export, whose weights are fixed; give it to prorank export")
-        if device not in (None, "auto", "cpu"):
-            raise ValueError(f"device: the {holds} backend runs on the CPU, got {device!r}")
-        return _exported(folder, manifest, template, limits, threads)
-    return _torch(name, adapter, template, device, dtype, limits, threads, local_files_only, share_prefix)
+        if options.device not in (None, "auto", "cpu"):
+            raise ValueError(f"device: the {holds} backend runs on the CPU, got {options.device!r}")
+        return _exported(folder, manifest, options)
+    return _torch(name, options)
 
 
-def _torch(
-    name: str,
-    adapter: str | None,
-    template: str | PromptTemplate | None,
-    device: str | None,
-    dtype: str | None,
-    limits: Limits,
-    threads: int | None,
-    local_files_only: bool,
-    share_prefix: bool,
-) -> Parts:
+def _torch(name: str, options: LoadOptions) -> Parts:
     import torch
 
     from prorank.backends.torch import TorchBackend, pick_device, pick_dtype
     from prorank.templates import resolve_template
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    chosen = pick_device(device)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    chosen = pick_device(options.device)
     base, manifest = load_checkpoint(
-        name, adapter=adapter, dtype=pick_dtype(dtype, chosen), local_files_only=local_files_only
+        name,
+        adapter=options.adapter,
+        dtype=pick_dtype(options.dtype, chosen),
+        local_files_only=options.local_files_only,
     )
-    if template is None and manifest is not None:
-        template = manifest.template
-    frozen = resolve_template(template, base.tokenizer)
+    frozen = resolve_template(_template(options, manifest), base.tokenizer)
     positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
-    encoder = _encoder(base.tokenizer, frozen, limits, manifest, positions)
+    encoder = _encoder(base.tokenizer, frozen, options, manifest, positions)
     if manifest is None:
         manifest = Manifest(frozen, encoder.label_ids, base_name=name, base_sha256=base.sha256)
     return Parts(
-        TorchBackend(base.model.to(chosen), encoder.label_ids, share_prefix=share_prefix),
+        TorchBackend(base.model.to(chosen), encoder.label_ids, share_prefix=options.share_prefix),
         encoder,
         manifest,
         combined(base.sha256, *manifest.files.values()),
         DEFAULT_BATCH_TOKENS if chosen.type == "cpu" else DEFAULT_BATCH_TOKENS_GPU,
-        Cascade.load(built_in_rerankers().get(name, Path(name).expanduser())) if adapter is None else None,
+        Cascade.load(checkpoint_folder(name)) if options.adapter is None else None,
     )
 
 
@@ -134,29 +124,25 @@ def early_exit(backend: Backend, cascade: Cascade) -> EarlyExit:
     return TorchEarlyExit(backend, cascade.layer, cascade.weights)
 
 
-def _exported(
-    folder: Path, manifest: Manifest, template: str | PromptTemplate | None, limits: Limits, threads: int | None
-) -> Parts:
+def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
     from prorank.artifact import verify_files
     from prorank.templates import resolve_template
     from prorank.tokenizers import FastTokenizer
 
     verify_files(folder, manifest)
     tokenizer = FastTokenizer(folder)
-    frozen = manifest.template if template is None else resolve_template(template, tokenizer)
-    encoder = _encoder(tokenizer, frozen, limits, manifest, None)
+    frozen = resolve_template(_template(options, manifest), tokenizer)
+    encoder = _encoder(tokenizer, frozen, options, manifest, None)
     if encoder.label_ids != tuple(manifest.label_ids):
         raise ValueError(
             f"template {frozen.name!r}: its label words are not the ones that {folder} was exported with; "
             "export again with --template"
         )
-    backend = open_exported(folder, manifest, threads=threads)
+    backend = open_exported(folder, manifest, threads=options.threads)
     return Parts(backend, encoder, manifest, combined(*manifest.files.values()), DEFAULT_BATCH_TOKENS)
 
 
-def _remote(
-    name: str, where: str, template: str | PromptTemplate | None, limits: Limits, local_files_only: bool
-) -> Parts:
+def _remote(name: str, where: str, options: LoadOptions) -> Parts:
     from prorank.artifact import read_adapter
     from prorank.backends.remote import RemoteBackend
     from prorank.bases import load_tokenizer
@@ -166,26 +152,30 @@ def _remote(
     if not model or not url.startswith(("http://", "https://")):
         raise ValueError(f"backend remote: expected remote:MODEL@http(s)://HOST/v1, got {where!r}")
     base_name, _, manifest = read_adapter(name)
-    tokenizer = load_tokenizer(base_name, local_files_only=local_files_only)
-    if template is None and manifest is not None:
-        template = manifest.template
-    encoder = _encoder(tokenizer, resolve_template(template, tokenizer), limits, manifest, None)
+    tokenizer = load_tokenizer(base_name, local_files_only=options.local_files_only)
+    frozen = resolve_template(_template(options, manifest), tokenizer)
+    encoder = _encoder(tokenizer, frozen, options, manifest, None)
     if manifest is None:
         manifest = Manifest(encoder.template, encoder.label_ids, base_name=name, backend="remote")
     backend = RemoteBackend(url, model, encoder.label_ids, label_words=encoder.template.label_words)
     return Parts(backend, encoder, manifest, combined(model, url), DEFAULT_BATCH_TOKENS_GPU)
 
 
+def _template(options: LoadOptions, manifest: Manifest | None) -> str | PromptTemplate | None:
+    """What was asked for, else what the checkpoint was trained with."""
+    return manifest.template if options.template is None and manifest is not None else options.template
+
+
 def _encoder(
-    tokenizer: Any, template: PromptTemplate, limits: Limits, manifest: Manifest | None, positions: int | None
+    tokenizer: Any, template: PromptTemplate, options: LoadOptions, manifest: Manifest | None, positions: int | None
 ) -> PromptEncoder:
     own = (manifest.max_length if manifest else 0) or 512
     encoder = PromptEncoder(
         tokenizer,
         template,
-        max_length=limits.max_length or (min(own, positions) if positions else own),
-        query_max_length=limits.query_max_length or (manifest.query_max_length if manifest else None),
-        long_documents=limits.long_documents or (manifest.long_documents if manifest else "truncate"),  # type: ignore[arg-type]
+        max_length=options.max_length or (min(own, positions) if positions else own),
+        query_max_length=options.query_max_length or (manifest.query_max_length if manifest else None),
+        long_documents=options.long_documents or (manifest.long_documents if manifest else "truncate"),  # type: ignore[arg-type]
     )
     if positions and encoder.max_length > positions:
         raise ValueError(f"max_length {encoder.max_length} is more than the model's {positions} positions")

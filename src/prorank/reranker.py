@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from prorank.artifact import Manifest, built_in_rerankers, save_checkpoint
 from prorank.cascade import Cascade
-from prorank.loading import Limits, combined, early_exit, load_parts
+from prorank.loading import LoadOptions, combined, early_exit, load_parts
 from prorank.prompts import Encoded, PromptEncoder, PromptTemplate
 from prorank.scoring import (
     DEFAULT_BATCH_TOKENS,
@@ -123,18 +124,20 @@ class Reranker:
             ValueError: anything that does not exist or does not fit; the message names it.
         """
         name = os.fspath(model) if model is not None else default_model()
-        parts = load_parts(
-            name,
+        options = LoadOptions(
             adapter=os.fspath(adapter) if adapter is not None else None,
             template=template,
             backend=backend,
             device=device,
             dtype=dtype,
-            limits=Limits(max_length, query_max_length, long_documents),
+            max_length=max_length,
+            query_max_length=query_max_length,
+            long_documents=long_documents,
             threads=threads,
             local_files_only=local_files_only,
             share_prefix=share_prefix,
         )
+        parts = load_parts(name, options)
         return cls(
             parts.backend,
             parts.encoder,
@@ -240,6 +243,18 @@ class Reranker:
             cascade: as in :meth:`rank`; with ``fast`` or ``faster`` the margins outside the ``top_k`` may be estimates.
         """
         encoded = self.encode(query, documents, instruction)
+        return self.margins_of(encoded, batch_tokens=batch_tokens, on_scored=on_scored, cascade=cascade, top_k=top_k)
+
+    def margins_of(
+        self,
+        encoded: Encoded,
+        *,
+        batch_tokens: int | None = None,
+        on_scored: Callable[[int], None] | None = None,
+        cascade: str = "exact",
+        top_k: int | None = None,
+    ) -> Margins:
+        """:meth:`margins` of a query that :meth:`encode` has read already."""
         if cascade != "exact":
             return self._cascade_margins(encoded, cascade, top_k, batch_tokens or self.batch_tokens, on_scored)
         return self.score_groups([encoded], batch_tokens=batch_tokens, on_scored=on_scored)[0]
@@ -330,20 +345,27 @@ class Reranker:
             ValueError: the backend holds no transformers model.
         """
         model = getattr(self.backend, "model", None)
-        if model is None or self.manifest is None:
+        if model is None:
             raise ValueError(f"backend {self.backend.name} holds no transformers model to save")
+        return save_checkpoint(Path(folder), model, self.encoder.tokenizer, self.current_manifest())
+
+    def current_manifest(self) -> Manifest:
+        """The checkpoint's manifest with the template and the limits in use.
+
+        Raises:
+            ValueError: the reranker was put together without one.
+        """
+        if self.manifest is None:
+            raise ValueError(f"{self.name} has no manifest: it was not loaded from a checkpoint or a base")
         encoder = self.encoder
-        manifest = Manifest(
-            **{
-                **{name: getattr(self.manifest, name) for name in self.manifest.__dataclass_fields__},
-                "template": encoder.template,
-                "label_ids": encoder.label_ids,
-                "max_length": encoder.max_length,
-                "query_max_length": encoder.query_max_length,
-                "long_documents": encoder.long_documents,
-            }
+        return replace(
+            self.manifest,
+            template=encoder.template,
+            label_ids=encoder.label_ids,
+            max_length=encoder.max_length,
+            query_max_length=encoder.query_max_length,
+            long_documents=encoder.long_documents,
         )
-        return save_checkpoint(Path(folder), model, encoder.tokenizer, manifest)
 
 
 def _document(document: DocumentLike, index: int) -> Document:

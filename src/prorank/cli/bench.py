@@ -121,13 +121,10 @@ def _jobs(args: argparse.Namespace) -> list[tuple[str, list[str]]]:
 def _cross_encoder(args: argparse.Namespace, model: str, jobs: list[tuple[str, list[str]]]) -> Speed:
     """The peer on the same weights, from the folder that we save for it, in its default settings."""
     import resource
-    import statistics
     import time
 
-    import numpy as np
-
     from prorank._optional import require
-    from prorank.evaluate.speed import Speed
+    from prorank.evaluate.speed import Speed, timed
     from prorank.reranker import Reranker
 
     sentence_transformers = require("sentence_transformers", extra="evaluate")
@@ -137,19 +134,11 @@ def _cross_encoder(args: argparse.Namespace, model: str, jobs: list[tuple[str, l
         peer = sentence_transformers.CrossEncoder(str(folder), device=args.device or "cpu")
         peer.predict([(jobs[0][0], jobs[0][1][0])], show_progress_bar=False)
         loaded = time.perf_counter() - started
-        seconds = []
-        for _ in range(args.repeats):
-            row = []
-            for query, documents in jobs:
-                start = time.perf_counter()
-                peer.predict([(query, document) for document in documents], show_progress_bar=False)
-                row.append(time.perf_counter() - start)
-            seconds.append(row)
-    documents = sum(len(texts) for _, texts in jobs)
-    speeds = tuple(round(documents / sum(row), 3) for row in seconds)
+
+        def score(query: str, documents: list[str]) -> object:
+            return peer.predict([(query, document) for document in documents], show_progress_bar=False)
+
+        seconds = timed(score, jobs, args.repeats)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Speed(
-        "CrossEncoder", str(next(peer.parameters()).dtype), statistics.median(speeds), speeds,
-        round(float(np.quantile(seconds, 0.5)), 4), round(float(np.quantile(seconds, 0.95)), 4), round(loaded, 2),
-        round(peak, 1), None, None,
-    )  # fmt: skip
+    backend = str(next(peer.parameters()).dtype)
+    return Speed.of("CrossEncoder", backend, seconds, sum(len(texts) for _, texts in jobs), loaded, peak)

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
@@ -47,18 +46,18 @@ def run(args: argparse.Namespace) -> int:
     """Score, fit, report, write."""
     import numpy as np
 
-    from prorank.artifact import MANIFEST, built_in_rerankers
+    from prorank.artifact import built_in_rerankers, checkpoint_folder, read_manifest, write_manifest
     from prorank.evaluate.calibration import fit_probability
     from prorank.evaluate.expressiveness import expected_calibration_error, reliability_bins
-    from prorank.files import write_atomic
     from prorank.reranker import default_model
     from prorank.scoring import probability
 
     name = args.model or default_model()
-    folder = built_in_rerankers().get(name, Path(name).expanduser())
-    if not (folder / MANIFEST).is_file():
+    folder = checkpoint_folder(name)
+    manifest = read_manifest(folder)
+    if manifest is None:
         raise ValueError(f"--model: {name} is no prorank checkpoint folder")
-    if folder in built_in_rerankers().values() and not args.dry_run:
+    if name in built_in_rerankers() and not args.dry_run:
         raise ValueError(f"--model: {name} comes with the package and stays as it is; give --dry-run, or a folder")
     reranker = load_reranker(args)
     margins, relevant, fitted_on = _scored(args, reranker)
@@ -73,9 +72,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{label:<12} calibration error {error:.4f}   log loss {log_loss:.4f}")
     print(f"probability = sigmoid({slope:.4f} * margin {intercept:+.4f})")
     if not args.dry_run:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        manifest["calibration"] = [slope, intercept]
-        write_atomic(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        write_manifest(folder, replace(manifest, calibration=(slope, intercept)))
     return 0
 
 

@@ -11,8 +11,8 @@ with cascade.safetensors in it.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +74,9 @@ def _folder(name: str, out: Path) -> Path:
     Raises:
         ValueError: it is no checkpoint, or ``--out`` is in the way.
     """
-    from prorank.artifact import MANIFEST, built_in_rerankers
+    from prorank.artifact import MANIFEST, checkpoint_folder
 
-    folder = built_in_rerankers().get(name, Path(name).expanduser())
+    folder = checkpoint_folder(name)
     if not (folder / MANIFEST).is_file():
         raise ValueError(f"--model: {name} is no prorank checkpoint folder; save one with: prorank export --to merged")
     if out.exists():
@@ -114,15 +114,15 @@ def _seen(args: argparse.Namespace, reranker: Any, layers: list[int]) -> list[Se
 
 def _write(folder: Path, out: Path, best: Exit) -> None:
     """A copy of the folder with the read-out, named in the manifest."""
-    from prorank.artifact import MANIFEST
+    from prorank.artifact import read_manifest, write_manifest
     from prorank.files import atomic_folder, sha256_file
 
     with atomic_folder(out) as aside:
         shutil.copytree(folder, aside, dirs_exist_ok=True)
         path = best.cascade.save(aside)
-        manifest = json.loads((aside / MANIFEST).read_text("utf-8"))
-        manifest["files"][path.name] = sha256_file(path)
-        (aside / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        manifest = read_manifest(aside)
+        assert manifest is not None  # _folder has seen it
+        write_manifest(aside, replace(manifest, files={**manifest.files, path.name: sha256_file(path)}))
 
 
 def _report(fitted: list[Exit], best: Exit, layers: int) -> None:

@@ -17,14 +17,12 @@ from prorank.cli._model import add_model_arguments, positive
 
 __all__ = ["add_arguments", "run"]
 
-_TARGETS = ("openvino-int8", "openvino-bf16", "openvino-f32", "onnx", "onnx-int8", "gguf", "gguf-q8", "merged")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``prorank export``."""
-    parser.add_argument(
-        "--to", required=True, choices=_TARGETS, help="format: " + ", ".join(_TARGETS), metavar="FORMAT"
-    )
+    from prorank.export.targets import TARGETS
+
+    parser.add_argument("--to", required=True, choices=TARGETS, help="format: " + ", ".join(TARGETS), metavar="FORMAT")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write; an earlier export is replaced")
     parser.add_argument(
         "--data", metavar="PATH", help="collection whose queries and BM25 candidates the parity report uses "

@@ -12,13 +12,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["PRECISIONS", "Speed", "matrix_peak", "measure_speed", "operations", "precision_of"]
+__all__ = ["PRECISIONS", "Speed", "matrix_peak", "measure_speed", "operations", "precision_of", "timed"]
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -51,6 +51,41 @@ class Speed:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
         return asdict(self)
+
+    @classmethod
+    def of(
+        cls, model: str, backend: str, seconds: Sequence[Sequence[float]], documents: int, load_seconds: float,
+        peak_mib: float, *, gflop: float | None = None, peak: float | None = None,
+    ) -> Speed:  # fmt: skip
+        """From what was timed.
+
+        Args:
+            seconds: of every repeat, a query each, as :func:`timed` gives them.
+            documents: of all queries together.
+            gflop: work of one repeat.
+            peak: of the precision, 10^9 operations a second.
+        """
+        speeds = [documents / sum(row) for row in seconds]
+        rate = statistics.median(speeds)
+        return cls(
+            model, backend, round(rate, 3), tuple(round(s, 3) for s in speeds),
+            round(float(np.quantile(seconds, 0.5)), 4), round(float(np.quantile(seconds, 0.95)), 4),
+            round(load_seconds, 2), round(peak_mib, 1), round(gflop, 2) if gflop else None,
+            round(gflop * rate / documents / peak, 3) if gflop and peak else None,
+        )  # fmt: skip
+
+
+def timed(score: Callable[[str, list[str]], object], jobs: Jobs, repeats: int) -> list[list[float]]:
+    """Seconds of every job in every repeat."""
+    seconds = []
+    for _ in range(repeats):
+        row = []
+        for query, documents in jobs:
+            start = time.perf_counter()
+            score(query, list(documents))
+            row.append(time.perf_counter() - start)
+        seconds.append(row)
+    return seconds
 
 
 def operations(config: Mapping[str, Any], prefix: int, lengths: Sequence[int]) -> float:
@@ -116,17 +151,10 @@ def measure_speed(options: Mapping[str, Any], jobs: Jobs, repeats: int, peaks: M
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
         raise ValueError(f"--model {options.get('model')}: {reason}")
     answer = json.loads(done.stdout.splitlines()[-1])
-    seconds = np.array(answer["seconds"])
-    documents = sum(len(d) for _, d in jobs)
-    speeds = [documents / float(row.sum()) for row in seconds]
-    rate = statistics.median(speeds)
     gflop = None
     if answer["config"] is not None:
         gflop = sum(operations(answer["config"], prefix, lengths) for prefix, lengths in answer["lengths"]) / 1e9
-    peak = peaks.get(precision_of(answer["backend"]))
-    return Speed(
-        answer["name"], answer["backend"], round(rate, 3), tuple(round(s, 3) for s in speeds),
-        round(float(np.quantile(seconds, 0.5)), 4), round(float(np.quantile(seconds, 0.95)), 4),
-        round(answer["load_seconds"], 2), answer["peak_mib"], gflop and round(gflop, 2),
-        round(gflop * rate / documents / peak, 3) if gflop and peak else None,
+    return Speed.of(
+        answer["name"], answer["backend"], answer["seconds"], sum(len(d) for _, d in jobs), answer["load_seconds"],
+        answer["peak_mib"], gflop=gflop, peak=peaks.get(precision_of(answer["backend"])),
     )  # fmt: skip

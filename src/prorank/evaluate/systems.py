@@ -67,7 +67,7 @@ class RerankerSystem:
 
     def score(self, query: str, documents: Sequence[str]) -> Scored:
         encoded = self.reranker.encode(query, documents, instruction=self.instruction)
-        margins = self.reranker.margins(query, documents, instruction=self.instruction, cascade=self.cascade)
+        margins = self.reranker.margins_of(encoded, cascade=self.cascade)
         tokens = len(encoded.group.prefix_ids) + sum(map(len, encoded.group.own_ids))
         return Scored(np.asarray(margins, dtype=np.float32), tokens)
 
@@ -134,7 +134,9 @@ class BiEncoderSystem:
         new = [text for text in dict.fromkeys(documents) if text not in self._seen]
         self._seen.update(zip(new, self.encoder.encode(new, batch_size=1), strict=True))
         vectors = np.stack([self._seen[text] for text in documents])
-        return Scored((vectors @ self.encoder.encode([query], query=True)[0]).astype(np.float32), 0)
+        # Not as a matrix product: BLAS adds in another order for another number of rows.
+        products = vectors * self.encoder.encode([query], query=True)[0]
+        return Scored(products.sum(axis=1, dtype=np.float32), 0)
 
 
 def _short(model: str) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from prorank.artifact import MANIFEST, Manifest
+from prorank.artifact import MANIFEST, write_manifest
 from prorank.files import atomic_folder, sha256_file
 
 if TYPE_CHECKING:
@@ -77,31 +77,17 @@ def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | No
     chosen = TARGETS[target]
     if chosen.backend == "torch":
         return reranker.save(out)
-    assert reranker.manifest is not None
-    encoder = reranker.encoder
     with atomic_folder(out) as aside:
         with _own_attention(reranker):
             _WRITERS[chosen.backend](reranker, chosen.precision, aside, source_gguf)
-        encoder.tokenizer.save_pretrained(aside)
+        reranker.encoder.tokenizer.save_pretrained(aside)
         model: Any = reranker.backend.model  # type: ignore[attr-defined]
         model.config.save_pretrained(aside)  # the architecture's sizes, for `prorank bench`
-        values = {name: getattr(reranker.manifest, name) for name in reranker.manifest.__dataclass_fields__}
         files = {f.name: sha256_file(f) for f in sorted(aside.iterdir()) if f.suffix in _WEIGHTS}
-        manifest = Manifest(
-            **{
-                **values,
-                "kind": "model",
-                "backend": chosen.backend,
-                "precision": chosen.precision,
-                "template": encoder.template,
-                "label_ids": encoder.label_ids,
-                "max_length": encoder.max_length,
-                "query_max_length": encoder.query_max_length,
-                "long_documents": encoder.long_documents,
-                "files": files,
-            }
+        manifest = replace(
+            reranker.current_manifest(), kind="model", backend=chosen.backend, precision=chosen.precision, files=files
         )
-        (aside / MANIFEST).write_text(json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_manifest(aside, manifest)
     return out
 
 

@@ -7,13 +7,14 @@ idea of leaving early is old (e.g. Xin et al., "Early Exiting BERT for Efficient
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from prorank.backends.segments import SplitDecoder
+from prorank.backends.segments import HalfWay, SplitDecoder
 from prorank.backends.torch import TorchBackend
 from prorank.cascade import LEVELS, Cascade
 from prorank.scoring import margins_of, plan_batches
@@ -46,26 +47,39 @@ class Exit(NamedTuple):
 
 
 def collect(backend: TorchBackend, group: EncodedGroup, layers: Sequence[int], batch_tokens: int) -> Seen:
-    """States at the exits and margins of one query's documents.
+    """States at the exits and margins of one query's documents, in one pass.
 
     Raises:
         ValueError: the model cannot be split.
     """
-    count = len(group.own_ids)
-    found = {
-        layer: np.zeros((count, backend.model.config.get_text_config().hidden_size), np.float32) for layer in layers
-    }
+    for layer in layers:
+        SplitDecoder(backend, layer)  # says what cannot be split
+    decoder = backend.model.base_model
+    passing: dict[int, torch.Tensor] = {}
+
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(_module: object, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+            passing[layer] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    count, size = len(group.own_ids), backend.model.config.get_text_config().hidden_size
+    found = {layer: np.zeros((count, size), dtype=np.float32) for layer in layers}
     margins = np.zeros(count, dtype=np.float32)
-    splits = {layer: SplitDecoder(backend, layer) for layer in layers}
-    for batch in plan_batches([group], batch_tokens):
-        places = [[row for _, row in (place, *more)] for place, more in zip(batch.rows, batch.copies, strict=True)]
-        values = margins_of(backend.label_logits(batch.group))
-        for layer, split in splits.items():
-            states = split.begin(batch.group).last().cpu().numpy()
-            for state, rows in zip(states, places, strict=True):
-                found[layer][rows] = state
-        for margin, rows in zip(values, places, strict=True):
-            margins[rows] = margin
+    hooks = [decoder.layers[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        for batch in plan_batches([group], batch_tokens):
+            values = margins_of(backend.label_logits(batch.group))  # what a hook keeps last is the documents' pass
+            lengths = torch.tensor([len(ids) for ids in batch.group.own_ids], device=backend.device)
+            states = {layer: HalfWay(passing[layer], lengths, None).last().cpu().numpy() for layer in layers}
+            for i, (place, copies) in enumerate(zip(batch.rows, batch.copies, strict=True)):
+                for _, row in (place, *copies):
+                    margins[row] = values[i]
+                    for layer in layers:
+                        found[layer][row] = states[layer][i]
+    finally:
+        for handle in hooks:
+            handle.remove()
     return Seen(found, margins)
 
 
