@@ -65,9 +65,8 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
     manifest = read_manifest(folder) if folder.is_dir() else None
     holds = manifest.backend if manifest is not None else "torch"
     if kind not in ("auto", holds):
-        hint = (
-            f"write one with: prorank export --model {name} --to {kind}" if kind != "torch" else "name the checkpoint"
-        )
+        made_from = name if holds == "torch" else "the checkpoint it was made from"
+        hint = f"export {made_from}: prorank export --to {kind}" if kind != "torch" else "name the checkpoint"
         raise ValueError(f"backend {kind!r}: {name} is made for {holds}; {hint}")
     if manifest is not None and holds != "torch":
         dtype = options.dtype if options.dtype != "auto" else None
