@@ -148,8 +148,20 @@ def test_order_padding_and_shift_do_not_matter(values, seed, name):
     if distinct or name != "lambda":
         moved = losses.LOSSES[name](margins[:, order], targets[:, order], mask).item()
         assert moved == pytest.approx(value, rel=1e-4, abs=1e-4)
-    if name != "bce" and distinct:
+    if "bce" not in name and distinct:
         assert losses.LOSSES[name](margins + 5, targets, mask).item() == pytest.approx(value, rel=1e-3, abs=1e-3)
+
+
+def test_balanced_bce_stays_at_zero_whatever_the_number_of_rivals():
+    margins = row(*[0.0] * 8).requires_grad_()
+    targets = row(1.0, *[0.0] * 7)
+    value = losses.balanced_bce(margins, targets, torch.ones(1, 8, dtype=torch.bool))
+    value.backward()
+    assert value.item() == pytest.approx(math.log(2))
+    assert margins.grad is not None
+    assert margins.grad.sum().item() == pytest.approx(0.0, abs=1e-7)
+    one_sided = losses.balanced_bce(row(0.0, 2.0), row(1.0, 1.0), torch.ones(1, 2, dtype=torch.bool))
+    assert one_sided.item() == pytest.approx((math.log(2) + math.log1p(math.exp(-2))) / 2)
 
 
 def test_combined_reads_what_is_there():

@@ -24,6 +24,7 @@ __all__ = [
     "PrefixStates",
     "TorchBackend",
     "cache_of",
+    "decoder_of",
     "label_rows",
     "last_hidden_states",
     "padded",
@@ -96,7 +97,7 @@ def prefix_states(model: Any, ids: Sequence[int], past: PrefixStates | None = No
     start = past[0][0].shape[-2] if past else 0
     tokens = torch.as_tensor([list(ids)], device=model.device)
     positions = torch.arange(start, start + len(ids), device=model.device)[None]
-    _decoder(model)(input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True)
+    decoder_of(model)(input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True)
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
@@ -109,7 +110,7 @@ def last_hidden_states(model: Any, own_ids: Sequence[Sequence[int]], past: Prefi
     tokens, lengths = padded(own_ids)
     start, width = (past[0][0].shape[-2] if past else 0), tokens.shape[1]
     positions = torch.arange(start, start + width, device=model.device)[None].expand(len(own_ids), -1)
-    output = _decoder(model)(
+    output = decoder_of(model)(
         input_ids=tokens.to(model.device),
         position_ids=positions,
         past_key_values=cache_of(past, len(own_ids)) if past is not None else None,
@@ -128,7 +129,7 @@ def padded(own_ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor
     return tokens, lengths
 
 
-def _decoder(model: Any) -> Any:
+def decoder_of(model: Any) -> Any:
     """The transformer without its output matrix, also inside a PEFT wrapper."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return inner.base_model

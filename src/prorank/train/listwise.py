@@ -1,9 +1,9 @@
 """What one list teaches: margins by the scoring path's own functions, with gradients, and the loss on them.
 
-The query's prefix is computed once for all documents of its list, in the forward and in the backward pass. A list of
-more tokens than ``forward_tokens`` goes in parts: margins first, without gradients; then the loss's gradient by margin;
-then every part again, with gradients gathered in the prefix's keys and values (gradient caching; Gao et al. 2021,
-arXiv 2101.06983). The result is the same.
+The query's prefix is computed once for all documents of its list, in the forward and in the backward pass, and nothing
+is padded (:mod:`prorank.train.ragged`). A list of more tokens than ``forward_tokens`` goes in parts, padded: margins
+first, without gradients; then the loss's gradient by margin; then every part again, with gradients gathered in the
+prefix's keys and values (gradient caching; Gao et al. 2021, arXiv 2101.06983). The result is the same.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from prorank.backends.torch import PrefixStates, label_rows, last_hidden_states,
 from prorank.train.lists import RankingList
 from prorank.train.losses import ListLoss, combined
 from prorank.train.policy import Policy
+from prorank.train.ragged import ragged_hidden_states, use_ragged_attention
 from prorank.train.refine_settings import RefineConfig
 from prorank.types import EncodedGroup
 
@@ -45,10 +46,11 @@ class ListLearner:
     def __init__(self, policy: Policy, config: RefineConfig) -> None:
         self.policy, self.config = policy, config
         self.weights = config.loss_weights()
+        self._ragged = config.share_prefix and use_ragged_attention(policy.model)
 
     def margins(self, group: EncodedGroup) -> torch.Tensor:
         """``(n,)`` float32 margins in one pass, with gradients where they are on."""
-        return self._margins(group, range(len(group.own_ids)), self._prefix(group))[0]
+        return self._whole(group)[0]
 
     def learn(self, item: RankingList, group: EncodedGroup) -> ListStatistics:
         """Add this list's gradients to the parameters'.
@@ -58,7 +60,7 @@ class ListLearner:
         """
         parts = self._parts(group)
         if len(parts) == 1:
-            margins, cost = self._margins(group, parts[0], self._prefix(group))
+            margins, cost = self._whole(group)
             loss = self._loss(margins, item)
             (loss.total + cost).backward()
         else:
@@ -90,6 +92,15 @@ class ListLearner:
             torch.autograd.backward([t for t, _ in used], [grad for _, grad in used])
         return loss
 
+    def _whole(self, group: EncodedGroup) -> tuple[torch.Tensor, torch.Tensor]:
+        """:meth:`_margins` of all rows in one pass."""
+        rows = range(len(group.own_ids))
+        if not self._ragged:
+            return self._margins(group, rows, self._prefix(group))
+        with self.policy.precision():
+            hidden = ragged_hidden_states(self.policy.model, group, rows)
+        return self._read(hidden.float(), group)
+
     def _prefix(self, group: EncodedGroup) -> PrefixStates | None:
         if not self.config.share_prefix or not group.prefix_ids:
             return None
@@ -100,10 +111,14 @@ class ListLearner:
         self, group: EncodedGroup, rows: Sequence[int], prefix: PrefixStates | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Margins of some rows, and their part of the format cost (a scalar)."""
-        model, labels = self.policy.model, list(self.policy.label_ids)
         own = [group.own_ids[r] if prefix is not None else [*group.prefix_ids, *group.own_ids[r]] for r in rows]
         with self.policy.precision():
-            hidden = last_hidden_states(model, own, prefix).float()
+            hidden = last_hidden_states(self.policy.model, own, prefix)
+        return self._read(hidden.float(), group)
+
+    def _read(self, hidden: torch.Tensor, group: EncodedGroup) -> tuple[torch.Tensor, torch.Tensor]:
+        """Margins and their part of the format cost from the last tokens' states ``(n, hidden)``."""
+        model, labels = self.policy.model, list(self.policy.label_ids)
         weight, bias = label_rows(model, labels)
         logits = self._capped(hidden @ weight.T + bias)
         cost = logits.new_zeros(())

@@ -35,9 +35,21 @@ class ListLoss(NamedTuple):
 def bce(margins: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Pointwise binary cross-entropy of sigmoid(margin) with relevance clipped to [0, 1]; mean over documents.
 
-    The only loss here that cares where 0 lies: it keeps the answer "1" for what is relevant.
+    It and :func:`balanced_bce` alone care where 0 lies: they keep the answer "1" for what is relevant.
     """
     return F.binary_cross_entropy_with_logits(margins[mask], targets[mask].clamp(0, 1))
+
+
+def balanced_bce(margins: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """:func:`bce` with both classes weighing the same: the mean of its means over relevant and irrelevant documents.
+
+    With seven rivals to a relevant document, ``bce`` moves the margin's 0 to where one document in eight is relevant;
+    here it stays where both are equally likely, whatever the length of the lists.
+    """
+    wanted = targets[mask].clamp(0, 1)
+    costs = F.binary_cross_entropy_with_logits(margins[mask], wanted, reduction="none")
+    classes = [costs[chosen].mean() for chosen in (wanted > 0, wanted <= 0) if bool(chosen.any())]
+    return torch.stack(classes).mean()
 
 
 def softmax(
@@ -128,8 +140,8 @@ def kl(margins: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, *, temp
 
 
 LOSSES: Mapping[str, Callable[..., torch.Tensor]] = {
-    "softmax": softmax, "bce": bce, "ranknet": ranknet, "lambda": lambda_loss, "listnet": listnet,
-    "kl": kl, "margin_mse": margin_mse,
+    "softmax": softmax, "bce": bce, "balanced_bce": balanced_bce, "ranknet": ranknet, "lambda": lambda_loss,
+    "listnet": listnet, "kl": kl, "margin_mse": margin_mse,
 }  # fmt: skip
 """Name in the settings -> function."""
 
@@ -149,7 +161,7 @@ def combined(
     Args:
         weights: loss name -> weight.
         relevance: ``(Q, L)`` judgments, or None; lists without both a relevant and an irrelevant document teach the
-            label losses nothing but ``bce``.
+            label losses nothing but ``bce`` and ``balanced_bce``.
         teacher: ``(Q, L)`` scores, or None.
         temperature: of ``softmax``.
         teacher_temperature: of ``kl``.
@@ -162,7 +174,7 @@ def combined(
             continue
         options = {"softmax": {"temperature": temperature}, "kl": {"temperature": teacher_temperature}}.get(name, {})
         rows = torch.ones_like(mask[:, 0])
-        if name in LABEL_LOSSES and name != "bce":
+        if name in LABEL_LOSSES and name not in ("bce", "balanced_bce"):
             best = targets.masked_fill(~mask, -torch.inf).amax(-1)
             rows = (best > targets.masked_fill(~mask, torch.inf).amin(-1)) & (best > 0)
         if not bool(rows.any()):

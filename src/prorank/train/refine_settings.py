@@ -8,7 +8,7 @@ from prorank.train.settings import TrainingConfig
 
 __all__ = ["LABEL_LOSSES", "TEACHER_LOSSES", "RefineConfig"]
 
-LABEL_LOSSES = ("softmax", "bce", "ranknet", "lambda", "listnet")
+LABEL_LOSSES = ("softmax", "bce", "balanced_bce", "ranknet", "lambda", "listnet")
 """Names of the losses on judgments; the functions are in ``prorank.train.losses``, which needs torch."""
 TEACHER_LOSSES = ("kl", "margin_mse")
 """Names of the losses on a teacher's scores."""
@@ -36,7 +36,8 @@ class RefineConfig(TrainingConfig):
     """Judgments of at least this are relevant; a grade teaches as grade - threshold + 1."""
 
     losses: tuple[str, ...] = ("softmax=1", "bce=0.2")
-    """Losses as name=weight: softmax, bce, ranknet, lambda, listnet on judgments; kl, margin_mse on teacher scores."""
+    """Losses as name=weight: softmax, bce, balanced_bce, ranknet, lambda, listnet on judgments; kl, margin_mse on a
+    teacher's scores."""
     temperature: float = 1.0
     """Of softmax."""
     teacher_temperature: float = 0.5
