@@ -1,4 +1,4 @@
-"""Writes the tables of docs/engines.md and of refine's speed from records; no figure there is typed by hand.
+"""Writes the tables of docs/performance.md and of refine's speed from records; no figure there is typed by hand.
 
 python benchmarks/engine_tables.py           # write
 python benchmarks/engine_tables.py --check   # say whether the pages are as the records are
@@ -46,6 +46,49 @@ def engine() -> str:
     )
 
 
+SMOLLM2 = {
+    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+}  # fmt: skip
+"""The built-in base's architecture."""
+
+
+def roofline() -> str:
+    """Operations and bytes of scoring 100 documents, counted; the least seconds at the last run's measured peaks."""
+    from prorank.evaluate.speed import operations
+
+    lines = records("engine.jsonl")
+    if not lines:
+        return "Not measured yet (`python benchmarks/engine.py`)."
+    peaks = lines[-1]["peak_gflop_per_second"]
+    hidden, inner, layers = (SMOLLM2[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+    keys = hidden * SMOLLM2["num_key_value_heads"] // SMOLLM2["num_attention_heads"]
+    weights = layers * (2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * inner)
+    rows = []
+    for own in (64, 128, 256, 448):
+        shared, alone = operations(SMOLLM2, 64, [own] * 100), 100 * operations(SMOLLM2, 0, [64 + own])
+        products = 2 * weights * (64 + 100 * own)
+        rows.append(
+            [
+                f"64 + {own}",
+                f"{alone / 1e9:,.0f}",
+                f"{shared / 1e9:,.0f}",
+                f"{1 - products / shared:.0%}",
+                *(f"{shared / 1e9 / peak:.1f} s" for peak in peaks.values()),
+            ]
+        )
+    heads = ["prefix + own tokens", "GFLOP, whole prompts", "GFLOP, prefix once", "of these attention"]
+    return "\n".join(
+        [
+            table([*heads, *(f"at the {name} peak" for name in peaks)], rows),
+            "",
+            f"100 documents, the built-in base: {weights / 1e6:.0f} million weights in linear layers, read once a "
+            f"batch ({weights * 2 / 1e6:.0f} MB in bfloat16, {weights / 1e6:.0f} MB in int8). Peaks of a matrix product "
+            f"in the last run of engine.py: {', '.join(f'{name} {peak:.0f} GFLOP/s' for name, peak in peaks.items())}.",
+        ]
+    )
+
+
 def refine() -> str:
     """The sides of the last run of refine.py."""
     lines = records("refine.jsonl")
@@ -74,7 +117,7 @@ def refine() -> str:
 
 
 PAGES: dict[object, Tables] = {
-    DOCS / "engines.md": {"engine": engine},
+    DOCS / "performance.md": {"engine": engine, "roofline": roofline},
     DOCS / "refine.md": {"speed": refine},
 }
 

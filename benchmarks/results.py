@@ -14,6 +14,7 @@ given (the others are taken from it); exit code 1 where one differs. Prints tabl
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -37,7 +38,9 @@ COLLECTIONS = {"nfcorpus": ("test", "bm25", 1), "scifact": ("test", "bm25", 1), 
 """Name -> (split, first stage, the least judgment that binary measures call relevant)."""
 MODELS = {"base": "smollm2-135m", "warmup": "prorank-smollm2-135m-warmup", "refined": "prorank-smollm2-135m"}
 """Stage -> model."""
-SYSTEMS = ("minilm", "fused", *MODELS)
+FUSIONS = {"fused": "minilm", "refined+bm25": "refined"}
+"""System -> whose ranks are fused with BM25's, by their reciprocals (k 60)."""
+SYSTEMS = ("minilm", "fused", *MODELS, "refined+bm25")
 MEASURES = (MEASURE, "RR@10", "R@100")
 TOP_K = 100
 DEFAULTS: dict[str, Any] = {
@@ -115,8 +118,9 @@ def shipped(systems: Sequence[str]) -> list[str]:
 
     kept = []
     for name in systems:
-        if MODELS.get(name, "").startswith("prorank-") and MODELS[name] not in built_in_rerankers():
-            print(f"{MODELS[name]} does not come with the package yet: {name} is left out", file=sys.stderr)
+        model = MODELS.get(FUSIONS.get(name, name), "")
+        if model.startswith("prorank-") and model not in built_in_rerankers():
+            print(f"{model} does not come with the package yet: {name} is left out", file=sys.stderr)
         else:
             kept.append(name)
     return kept
@@ -177,22 +181,24 @@ def peers(
     collection: Collection, candidates: Run, folder: Path, settings: Mapping[str, Any], args: argparse.Namespace,
     on_system: Any,
 ) -> list[Peer]:  # fmt: skip
-    """Everything but the first stage; MiniLM is run here already where its ranks are to be fused."""
+    """Everything but the first stage; whatever a fusion takes ranks from is run here already."""
     from prorank.data.first_stage import fuse
     from prorank.evaluate.evaluation import Peer
     from prorank.evaluate.run import run_system
 
+    @functools.cache
+    def system(name: str) -> System:
+        return minilm(collection) if name == "minilm" else reranker(name, settings, args)
+
     found = []
-    bi_encoder = minilm(collection) if {"minilm", "fused"} & set(settings["systems"]) else None
     for name in settings["systems"]:
-        if name == "minilm":
-            found.append(Peer(lambda: bi_encoder))
-        elif name == "fused":
-            on_query = on_system("minilm", sum(map(bool, candidates.values())))
-            ranks = run_system(bi_encoder, collection, candidates, folder, on_query=on_query).run
+        if name in FUSIONS:
+            part = FUSIONS[name]
+            on_query = on_system(part, sum(map(bool, candidates.values())))
+            ranks = run_system(system(part), collection, candidates, folder, on_query=on_query).run
             found.append(Peer(None, (name, fuse([candidates, ranks], TOP_K))))
         else:
-            found.append(Peer(lambda name=name: reranker(name, settings, args)))
+            found.append(Peer(functools.partial(system, name)))
     return found
 
 

@@ -31,6 +31,7 @@ TITLES = {
     "base": "zero-shot base",
     "warmup": "warmup only",
     "refined": "refined",
+    "refined+bm25": "refined and BM25, reciprocal ranks",
 }
 STAGES = ("base", "warmup", "refined")
 UNDERSTANDING = ("format_success", "balanced_accuracy", "margin_auc")

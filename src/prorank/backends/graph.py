@@ -1,8 +1,8 @@
 """What OpenVINO and ONNX Runtime share: one exported graph that extends prefixes and scores documents.
 
-The graph takes tokens on top of given keys and values and gives label logits of every row, and the first row's keys and
-values: called with one row it extends a prefix, called with many it scores documents that share one. The weights are
-in memory once.
+The graph takes tokens on top of given keys and values and gives label logits of every row, and the keys and values of
+the first row's tokens: called with one row it extends a prefix, called with many it scores documents that share one.
+The weights are in memory once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class GraphBackend(ABC):
             states: whether the keys and values are wanted.
 
         Returns:
-            ``logits (n, 2)`` and ``present (2 layers, 1, heads, length + width, size)``, or None for the latter.
+            ``logits (n, 2)`` and ``present (2 layers, 1, heads, width, size)``, or None for the latter.
         """
 
     def label_logits(self, group: EncodedGroup) -> Array:
@@ -87,7 +87,7 @@ class GraphBackend(ABC):
         tokens = np.array([ids], dtype=np.int64)
         present = self.infer(self._inputs(tokens, np.array([len(ids) - 1]), past), True)[1]
         assert present is not None
-        return np.ascontiguousarray(present if past is not None else present[:, :, :, 1:])
+        return present if past is None else np.concatenate([past, present], axis=3)
 
     def _inputs(
         self, tokens: npt.NDArray[np.int64], last: npt.NDArray[np.int64], past: Array | None

@@ -1,10 +1,11 @@
-"""The graph that is exported: tokens on top of given keys and values -> label logits, and keys and values."""
+"""The graph that is exported: tokens on top of given keys and values -> label logits, and their keys and values."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from prorank.backends.torch import label_rows
 
@@ -13,6 +14,8 @@ __all__ = ["LabelGraph"]
 
 class LabelGraph(torch.nn.Module):
     """What is exported: tokens on top of given keys and values -> label logits, and the first row's keys and values.
+
+    Everything is laid out for short lives: a layer's keys and values of all rows are gone after that layer.
 
     Args:
         model: a transformers causal LM of plain causal attention (Llama, Qwen2, Qwen3, Mistral without a window).
@@ -60,7 +63,7 @@ class LabelGraph(torch.nn.Module):
             hidden: ``(1,)`` int64: so many of the first positions of ``past`` do not exist (0 or 1).
 
         Returns:
-            Label logits ``(n, 2)``; keys and values ``(2 layers, 1, heads, length + width, size)`` of the first row.
+            Label logits ``(n, 2)``; keys and values ``(2 layers, 1, heads, width, size)`` of the first row's tokens.
         """
         rows, width, before = ids.shape[0], ids.shape[1], past.shape[3]
         own = torch.arange(width, device=ids.device)
@@ -68,24 +71,43 @@ class LabelGraph(torch.nn.Module):
         seen = (keys[None, :] <= own[:, None] + before) & (keys[None, :] >= hidden)
         mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
         positions = (own + (before - hidden))[None]
-        shared = past.expand(-1, rows, -1, -1, -1)
-        cache = _cache_of([(shared[i], shared[self.layers + i]) for i in range(self.layers)])
+        layers = [_SharedLayer(past[i], past[self.layers + i], rows) for i in range(self.layers)]
+        cache = _cache_of(layers)
         output = self.decoder(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
         )
         state = output.last_hidden_state[torch.arange(rows, device=ids.device), last]
-        present = [layer.keys[:1] for layer in cache.layers] + [layer.values[:1] for layer in cache.layers]
-        return state @ self.rows.T + self.bias, torch.stack(present)
+        present = torch.stack([one.own[i] for i in (0, 1) for one in layers])
+        return state @ self.rows.T + self.bias, present
 
 
-def _cache_of(states: list[tuple[torch.Tensor, torch.Tensor]]) -> Any:
-    """A cache that holds the states as they are; the usual way in joins them to an empty tensor, which fails."""
-    from transformers.cache_utils import DynamicCache, DynamicLayer
+class _SharedLayer(DynamicLayer):
+    """One layer's cache: a prefix of one row that all rows share, put before their own keys and values.
 
+    Args:
+        keys: ``(1, heads, length, size)``, as ``values``.
+        rows: so many rows share them.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, rows: int) -> None:
+        super().__init__()
+        self.keys, self.values, self.is_initialized = keys, values, True
+        self.dtype, self.device = keys.dtype, keys.device
+        self.own: tuple[torch.Tensor, ...] = ()
+        self._rows = rows
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_options: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values to attend to; the first row's own are kept."""
+        self.own = (key_states[:1], value_states[:1])
+        shared = (x.expand(self._rows, -1, -1, -1) for x in (self.keys, self.values))
+        keys, values = (torch.cat([a, b], dim=2) for a, b in zip(shared, (key_states, value_states), strict=True))
+        return keys, values
+
+
+def _cache_of(layers: list[_SharedLayer]) -> Any:
+    """A cache that holds the layers as they are; the usual way in joins states to an empty tensor, which fails."""
     cache = DynamicCache()
-    for keys, values in states:
-        layer = DynamicLayer()
-        layer.keys, layer.values, layer.is_initialized = keys, values, True
-        layer.dtype, layer.device = keys.dtype, keys.device
-        cache.layers.append(layer)
+    cache.layers.extend(layers)
     return cache
