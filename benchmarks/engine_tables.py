@@ -82,7 +82,7 @@ def roofline() -> str:
         [
             table([*heads, *(f"at the {name} peak" for name in peaks)], rows),
             "",
-            f"100 documents, the built-in base: {weights / 1e6:.0f} million weights in linear layers, read once a batch "
+            f"100 documents, the built-in base: {weights / 1e6:.0f} million weights in its layers, read once a batch "
             f"({weights * 2 / 1e6:.0f} MB in bfloat16, {weights / 1e6:.0f} in int8). Peaks of a matrix product in the "
             f"last run of engine.py: {', '.join(f'{name} {peak:.0f} GFLOP/s' for name, peak in peaks.items())}.",
         ]
