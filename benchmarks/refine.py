@@ -19,16 +19,14 @@ import argparse
 import itertools
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from warmup import memory, reset_peak
+from training_sides import each_side, memory, parser_of, reset_peak
 
-HERE = Path(__file__).resolve().parent
 SIDES = ("ours", "ours-plain", "cross-encoder")
 LEARNING_RATE = 1e-6  # weights hardly move, so that every step is the same work
 WANTED = 1.5
@@ -39,26 +37,14 @@ def main() -> int:
     if args.side:
         print(json.dumps(cross_encoder(args) if args.side == "cross-encoder" else ours(args)))
         return 0
-    rows: dict[str, dict[str, Any]] = {}
-    for side in args.sides:
-        print(f"== {side}", file=sys.stderr, flush=True)
-        command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
-        found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rows[side] = json.loads(found.splitlines()[-1])
+    rows = each_side(__file__, args.sides)
     return finish(rows, args)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--data", default=str(HERE.parent.parent / "shared" / "data" / "msmarco-sample"))
-    parser.add_argument("--queries", type=int, default=4, help="lists a step (default: %(default)s)")
+    parser = parser_of(__doc__, SIDES, queries=4, queries_help="lists a step")
     parser.add_argument("--list-size", type=int, default=8, help="documents of a list (default: %(default)s)")
     parser.add_argument("--document-tokens", type=int, default=96, help="(default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="steps that are counted (default: %(default)s)")
-    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
-    parser.add_argument("--append", metavar="FILE", help="also append the record to this JSON-lines file")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -3,6 +3,7 @@
     make results                                                         # repeat the last committed record, and compare
     python benchmarks/results.py                                         # all queries, float32: hours on 2 cores
     python benchmarks/results.py --queries 100 --dtype bfloat16 --append benchmarks/results/results.jsonl
+    python benchmarks/results.py --queries 80 nfcorpus=0                 # all of NFCorpus
 
 Every system reranks the same candidates: BM25's top 100 (of DL19, the list that came with it). `--queries N` takes N
 queries by the hash of their ids, those that `prorank train` would test on. Each collection is a folder in --out with
@@ -60,7 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; a setting that is not given is not in the namespace."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], argument_default=argparse.SUPPRESS)
-    parser.add_argument("--queries", type=int, metavar="N", help="of each collection, by hash of the id (0: all)")
+    parser.add_argument(
+        "--queries", nargs="+", metavar="[NAME=]N", action=Queries,
+        help="of each collection, or of the one named, by hash of the id (0: all)",
+    )  # fmt: skip
     parser.add_argument("--max-length", type=int, metavar="N", help="tokens of a prompt (0: each model's own limit)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the rerankers (default: float32)")
     parser.add_argument("--collections", nargs="+", choices=list(COLLECTIONS), help="default: all")
@@ -73,6 +77,20 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default=None, help="cpu or cuda (default: the best there is)")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads (default: all cores)")
     return parser.parse_args(argv)
+
+
+class Queries(argparse.Action):
+    """``80`` -> 80; ``80 nfcorpus=0`` -> how many of each collection."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        found: dict[str, int] = {}
+        for value in values:
+            name, _, number = value.rpartition("=")
+            if not number.isdigit() or name not in ("", *COLLECTIONS):
+                parser.error(f"--queries: expected N or NAME=N with one of {', '.join(COLLECTIONS)}, got {value!r}")
+            found |= {name: int(number)} if name else dict.fromkeys(COLLECTIONS, int(number)) | found
+        same = len(found) == len(COLLECTIONS) and len(set(found.values())) == 1
+        namespace.queries = next(iter(found.values())) if same else {name: found.get(name, 0) for name in COLLECTIONS}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -148,7 +166,10 @@ def measured(name: str, settings: Mapping[str, Any], args: argparse.Namespace) -
     from prorank.evaluate.evaluation import Options, evaluate
 
     split, spec, min_relevance = COLLECTIONS[name]
-    collection = subset(load_collection(args.data / name, split), settings["queries"])
+    queries = settings["queries"]
+    collection = subset(
+        load_collection(args.data / name, split), queries[name] if isinstance(queries, dict) else queries
+    )
     candidates = first_stage(spec, collection, TOP_K)
     folder = args.out / f"{name}-{split}"
     for system in args.restart:

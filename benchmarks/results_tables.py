@@ -162,7 +162,11 @@ def findings() -> str:
 
 def source(record: Record) -> str:
     settings = record["settings"]
-    queries = f"{settings['queries']} queries of each at most" if settings["queries"] else "all queries"
+    asked = settings["queries"]
+    if isinstance(asked, dict):
+        queries = ", ".join(f"{n or 'all'} queries of {name}" for name, n in asked.items())
+    else:
+        queries = f"{asked} queries of each at most" if asked else "all queries"
     length = f"{settings['max_length']} tokens a prompt" if settings["max_length"] else "each model's own prompt length"
     device = record["environment"].get("gpu", "")
     return (

@@ -23,14 +23,14 @@ import argparse
 import itertools
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from training_sides import each_side, memory, parser_of, reset_peak
+
 SIDES = ("ours", "trl", "trl-plain")
 LEARNING_RATE = 1e-6  # weights hardly move, so that every step is the same work
 
@@ -40,28 +40,16 @@ def main() -> int:
     if args.side:
         print(json.dumps(ours(args) if args.side == "ours" else trl(args, checkpointing=args.side == "trl")))
         return 0
-    rows: dict[str, dict[str, Any]] = {side: {} for side in args.sides}
-    for side in args.sides:
-        print(f"== {side}", file=sys.stderr, flush=True)
-        command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
-        found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rows[side] = json.loads(found.splitlines()[-1])
+    rows = each_side(__file__, args.sides)
     print(table(rows))
     finish(rows, args)
     return 0
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--data", default=str(HERE.parent.parent / "shared" / "data" / "msmarco-sample"))
-    parser.add_argument("--queries", type=int, default=2, help="queries a step, each with 4 documents")
-    parser.add_argument("--repeats", type=int, default=3, help="steps that are counted, after one that is not")
+    parser = parser_of(__doc__, SIDES, queries=2, queries_help="queries a step, each with 4 documents")
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
-    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
-    parser.add_argument("--append", metavar="FILE", help="also append the record to this JSON-lines file")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -208,20 +196,6 @@ def row(seconds: list[float], args: argparse.Namespace, loaded: float, threads: 
         "precision": str(policy.autocast or policy.model.dtype).removeprefix("torch."),
         "threads": threads,
     }
-
-
-def memory(field: str) -> float:
-    """MiB, from Linux's account of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit(f"/proc/self/status has no {field}: this needs Linux")
-
-
-def reset_peak() -> float:
-    """Forget the peak of loading, and say what is resident now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return memory("VmRSS")
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prorank._optional import require
-from prorank.types import Document, RankResult
+from prorank.types import Document, RankResult, as_document
 
 __all__ = ["AsyncClient", "Client", "ServerError"]
 
@@ -65,7 +65,7 @@ class _Base:
     def _rank_body(
         self, query: str, documents: Sequence[Any], top_k: int | None, instruction: str | None, model: str | None
     ) -> tuple[dict[str, Any], list[Document]]:
-        parsed = [_document(document, index) for index, document in enumerate(documents)]
+        parsed = [as_document(document, index) for index, document in enumerate(documents)]
         body = {
             "query": query,
             "documents": [document.content for document in parsed],
@@ -273,17 +273,6 @@ def _checked(response: Any) -> Any:
         response.status_code,
         response.headers.get("x-request-id", ""),
     )
-
-
-def _document(document: Any, index: int) -> Document:
-    if isinstance(document, str):
-        return Document(str(index), document)
-    if isinstance(document, Document):
-        return document
-    if isinstance(document, Mapping) and isinstance(document.get("text"), str):
-        ids = [document[key] for key in ("doc_id", "_id", "id") if document.get(key) is not None]
-        return Document(str(ids[0] if ids else index), document["text"], str(document.get("title") or ""))
-    raise ValueError(f"document {index}: expected a string or a mapping with 'text', got {type(document).__name__}")
 
 
 def _results(answer: Any, documents: Sequence[Document], with_text: bool) -> list[RankResult]:

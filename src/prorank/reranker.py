@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from prorank.artifact import Manifest, built_in_rerankers, save_checkpoint
 from prorank.cascade import Cascade
 from prorank.loading import LoadOptions, combined, early_exit, load_parts
+from prorank.progress import progress_bar
 from prorank.prompts import Encoded, PromptEncoder, PromptTemplate
 from prorank.scoring import (
     DEFAULT_BATCH_TOKENS,
@@ -27,16 +28,13 @@ from prorank.scoring import (
     score_cascade,
     score_groups,
 )
-from prorank.types import Document, RankResult
+from prorank.types import DocumentLike, RankResult, as_document
 
 __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "default_model"]
 
 DEFAULT_RERANKERS = ("prorank-smollm2-135m", "prorank-smollm2-135m-warmup")
 """What :func:`default_model` takes, the best first: both stages, stage 1 alone."""
 DEFAULT_BASE = "smollm2-135m"
-
-DocumentLike = str | Document | Mapping[str, Any]
-"""A text; a :class:`Document`; or a mapping with ``text``, and optionally ``title`` and ``_id``/``doc_id``/``id``."""
 
 Margins = npt.NDArray[np.float32]
 
@@ -177,8 +175,8 @@ class Reranker:
         """
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
-        parsed = [_document(document, i) for i, document in enumerate(documents)]
-        with _Progress(len(parsed), progress) as on_scored:
+        parsed = [as_document(document, i) for i, document in enumerate(documents)]
+        with progress_bar("scoring", len(parsed), shown=progress) as on_scored:
             margins = self.margins(
                 query,
                 [document.content for document in parsed],
@@ -219,7 +217,7 @@ class Reranker:
                 raise ValueError(f"pair {i} must be (query, document), got {len(pair)} items")
             by_query.setdefault(pair[0], []).append(i)
         encoded = [self.encode(query, [pairs[i][1] for i in places], instruction) for query, places in by_query.items()]
-        with _Progress(len(pairs), progress) as on_scored:
+        with progress_bar("scoring", len(pairs), shown=progress) as on_scored:
             scored = self.score_groups(encoded, batch_tokens=batch_tokens, on_scored=on_scored)
         margins = np.zeros(len(pairs), dtype=np.float32)
         for places, values in zip(by_query.values(), scored, strict=True):
@@ -366,42 +364,3 @@ class Reranker:
             query_max_length=encoder.query_max_length,
             long_documents=encoder.long_documents,
         )
-
-
-def _document(document: DocumentLike, index: int) -> Document:
-    if isinstance(document, str):
-        return Document(str(index), document)
-    if isinstance(document, Document):
-        return document
-    if isinstance(document, Mapping):
-        text = document.get("text")
-        if not isinstance(text, str):
-            raise ValueError(f"document {index}: expected a string under 'text', got {type(text).__name__}")
-        ids = [document[key] for key in ("doc_id", "_id", "id") if document.get(key) is not None]
-        return Document(str(ids[0] if ids else index), text, str(document.get("title") or ""))
-    raise ValueError(f"document {index}: expected a string or a mapping with 'text', got {type(document).__name__}")
-
-
-class _Progress:
-    """A rich progress bar as a context manager whose value counts scored rows; or nothing."""
-
-    def __init__(self, total: int, shown: bool) -> None:
-        self._total, self._shown = total, shown
-        self._bar: Any = None
-
-    def __enter__(self) -> Callable[[int], None] | None:
-        if not self._shown:
-            return None
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        bar.start()
-        task = bar.add_task("scoring", total=self._total)
-        self._bar = bar
-        return lambda rows: bar.advance(task, rows)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()

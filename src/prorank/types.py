@@ -7,9 +7,9 @@ Names follow the information-retrieval vocabulary (``query_id``, ``doc_id``, ``r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["Document", "EncodedGroup", "Qrels", "Query", "RankResult", "Run"]
+__all__ = ["Document", "DocumentLike", "EncodedGroup", "Qrels", "Query", "RankResult", "Run", "as_document"]
 
 Qrels = Mapping[str, Mapping[str, int]]
 """query_id -> doc_id -> relevance (0 irrelevant, higher is more relevant)."""
@@ -30,6 +30,29 @@ class Document(NamedTuple):
     def content(self) -> str:
         """Title and text joined by a space: what every first stage and reranker reads."""
         return f"{self.title} {self.text}" if self.title else self.text
+
+
+DocumentLike = str | Document | Mapping[str, Any]
+"""A text; a :class:`Document`; or a mapping with ``text``, and optionally ``title`` and ``_id``/``doc_id``/``id``."""
+
+
+def as_document(document: DocumentLike, index: int) -> Document:
+    """Any of these as a :class:`Document`; ``index`` is its id where it has none.
+
+    Raises:
+        ValueError: there is no text; the message names the index.
+    """
+    if isinstance(document, str):
+        return Document(str(index), document)
+    if isinstance(document, Document):
+        return document
+    if isinstance(document, Mapping):
+        text = document.get("text")
+        if not isinstance(text, str):
+            raise ValueError(f"document {index}: expected a string under 'text', got {type(text).__name__}")
+        ids = [document[key] for key in ("doc_id", "_id", "id") if document.get(key) is not None]
+        return Document(str(ids[0] if ids else index), text, str(document.get("title") or ""))
+    raise ValueError(f"document {index}: expected a string or a mapping with 'text', got {type(document).__name__}")
 
 
 class Query(NamedTuple):

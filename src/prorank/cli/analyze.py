@@ -10,13 +10,12 @@ The folder given by --out gets analysis.md, analysis.html and record.jsonl (a li
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
 from prorank.cli.evaluate import add_data_arguments, load_candidates, named_model
+from prorank.progress import progress_bar
 
 __all__ = ["add_arguments", "run"]
 
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         label, source = named_model(model)
         reranker = load_reranker(args, source)
         name = _unique(label or reranker.name, [analysis.name for analysis in analyses])
-        with _progress(name, total) as on_done:
+        with progress_bar(name, total, shown=sys.stderr.isatty()) as on_done:
             found = analyze(
                 reranker,
                 collection,
@@ -115,17 +114,3 @@ def _unique(name: str, taken: list[str]) -> str:
         number += 1
         free = f"{name}-{number}"
     return free
-
-
-@contextlib.contextmanager
-def _progress(name: str, total: int) -> Iterator[Callable[[int], None] | None]:
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(name, total=total)
-        yield lambda done: bars.advance(task, done)

@@ -10,32 +10,27 @@ are those of the other half. The numbers go into the checkpoint's prorank.json.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.cli._queries import add_query_arguments, chosen_queries, hash_of
+from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from prorank.data.collection import Collection
+
 __all__ = ["add_arguments", "run"]
+
+_SALT = "calibrate:"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``prorank calibrate``."""
-    parser.add_argument(
-        "--data", required=True, action="append", metavar="PATH", help="collection with judgments; repeatable"
-    )
-    parser.add_argument("--split", metavar="NAME", help="which judgments (default: dev, or the only ones)")
-    parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="as in evaluate (default: %(default)s)")
-    parser.add_argument(
-        "--queries", type=positive, default=100, metavar="N", help="of each collection (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--candidates", type=positive, default=20, metavar="N", help="of each query (default: %(default)s)"
-    )
+    add_query_arguments(parser, split="dev", candidates=20)
     parser.add_argument("--held-out", action="store_true", help="only queries that training held out (by their ids)")
     parser.add_argument("--min-relevance", type=positive, default=1, metavar="N", help="least judgment (default: 1)")
     parser.add_argument("--dry-run", action="store_true", help="report, but leave the checkpoint as it is")
@@ -85,34 +80,22 @@ def _scored(
         ValueError: no query with judgments and candidates.
     """
     import numpy as np
-    from rich.console import Console
-    from rich.progress import track
 
-    from prorank.data import first_stage
-    from prorank.data.collection import load_collection, pick_split, splits_of
     from prorank.train.sampling import is_held_out
+
+    def accepts(collection: Collection, query_id: str) -> bool:
+        return query_id in collection.qrels and (not args.held_out or is_held_out(query_id, 0.1))
 
     margins: list[Any] = []
     relevant: list[bool] = []
     fitted_on: list[bool] = []
-    for path in args.data:
-        splits = splits_of(path)
-        split = args.split or ("dev" if "dev" in splits else None)
-        collection = load_collection(path, pick_split(path, splits, split))
-        lists = first_stage(args.first_stage, collection, args.candidates)
-        ids = [q for q in collection.qrels if lists.get(q) and (not args.held_out or is_held_out(q, 0.1))]
-        ids = sorted(ids, key=_hash)[: args.queries]
-        console = Console(stderr=True)
-        for query_id in track(ids, description=f"scoring {collection.name}", console=console, transient=True):
-            docs = list(lists[query_id])
-            texts = [collection.documents[d].content for d in docs]
-            margins.extend(reranker.margins(collection.queries[query_id].text, texts, instruction=args.instruction))
-            relevant += [collection.qrels[query_id].get(d, 0) >= args.min_relevance for d in docs]
-            fitted_on += [int(_hash(query_id)[-1], 16) % 2 == 0] * len(docs)
-    if not margins:
-        raise ValueError("--data: no query with judgments and candidates")
+    jobs = chosen_queries(args, "dev", salt=_SALT, accepts=accepts)
+    with progress_bar("scoring", len(jobs)) as advance:
+        for job in jobs:
+            margins.extend(reranker.margins(job.query, job.texts, instruction=args.instruction))
+            judged = job.collection.qrels[job.query_id]
+            relevant += [judged.get(d, 0) >= args.min_relevance for d in job.doc_ids]
+            fitted_on += [int(hash_of(_SALT + job.query_id)[-1], 16) % 2 == 0] * len(job.doc_ids)
+            if advance is not None:
+                advance(1)
     return np.array(margins, dtype=np.float64), np.array(relevant), np.array(fitted_on)
-
-
-def _hash(query_id: str) -> str:
-    return hashlib.sha256(f"calibrate:{query_id}".encode()).hexdigest()

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.cli._queries import add_query_arguments, chosen_queries
+from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
     from prorank.train.cascade import Exit, Seen
@@ -26,17 +28,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``prorank cascade``."""
-    parser.add_argument(
-        "--data", required=True, action="append", metavar="PATH", help="collection that gives queries; repeatable"
-    )
-    parser.add_argument("--split", metavar="NAME", help="which judgments (default: train, or the only ones)")
-    parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="as in evaluate (default: %(default)s)")
-    parser.add_argument(
-        "--queries", type=positive, default=100, metavar="N", help="of each collection (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--candidates", type=positive, default=50, metavar="N", help="of each query (default: %(default)s)"
-    )
+    add_query_arguments(parser, split="train", candidates=50)
     parser.add_argument(
         "--layers", type=positive, nargs="+", metavar="N", help="exits to try (default: a third, a half, two thirds)"
     )
@@ -85,30 +77,17 @@ def _folder(name: str, out: Path) -> Path:
 
 
 def _seen(args: argparse.Namespace, reranker: Any, layers: list[int]) -> list[Seen]:
-    """States and margins, with progress; queries in the order of their ids' hashes."""
-    import hashlib
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from prorank.data import first_stage
-    from prorank.data.collection import load_collection, training_split
+    """States and margins, with progress."""
     from prorank.train.cascade import collect
 
-    jobs = []
-    for path in args.data:
-        collection = load_collection(path, training_split(path, args.split))
-        lists = first_stage(args.first_stage, collection, args.candidates)
-        ids = sorted((q for q in lists if lists[q]), key=lambda q: hashlib.sha256(q.encode()).hexdigest())
-        jobs += [(i, collection, q, list(lists[q])) for i, q in enumerate(ids[: args.queries])]
-    jobs.sort(key=lambda job: job[0])  # collections alternate, so that each has queries in both parts
-    columns = (TextColumn("collecting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    jobs = chosen_queries(args, "train")
     seen = []
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        for _, collection, query_id, doc_ids in bar.track(jobs):
-            texts = [collection.documents[d].content for d in doc_ids]
-            group = reranker.encode(collection.queries[query_id].text, texts, args.instruction).group
+    with progress_bar("collecting", len(jobs)) as advance:
+        for job in jobs:
+            group = reranker.encode(job.query, job.texts, args.instruction).group
             seen.append(collect(reranker.backend, group, layers, reranker.batch_tokens))
+            if advance is not None:
+                advance(1)
     return seen
 
 
