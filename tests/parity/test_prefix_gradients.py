@@ -45,3 +45,22 @@ def test_shared_prefix_gradients_equal_plain_ones(architecture: str, tiny_dirs: 
     for name, wanted in plain.items():
         assert (shared[name] - wanted).abs().max().item() <= 1e-5 * scale, name
         assert (cached[name] - wanted).abs().max().item() <= 1e-5 * scale, name
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_autocast_over_float32_weights_gives_nearly_the_same_direction(architecture: str, tiny_dirs: dict[str, Path]):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_dirs[architecture], dtype=torch.float32)
+    torch.manual_seed(1)
+    ids = torch.randint(100, 2000, (80,)).tolist()
+    group = EncodedGroup(ids[:20], [ids[20 : 20 + n] for n in (9, 30, 4, 17, 30)], 5)
+    _, wanted = gradients(model, group)
+    policy = Policy(model, (32, 33), 2, autocast=torch.bfloat16)
+    model.zero_grad(set_to_none=True)
+    config = refine_config(losses=("softmax=1", "bce=0.3", "kl=0.5"), format_cost=0.1)
+    ListLearner(policy, config).learn(ITEM, group)
+    got = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert got.keys() == wanted.keys()
+    flat = [torch.cat([found[name].flatten() for name in wanted]) for found in (got, wanted)]
+    assert torch.nn.functional.cosine_similarity(*flat, dim=0).item() >= 0.98

@@ -120,7 +120,8 @@ def _ragged_attention(
     def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if q.device.type == "cpu" and q.shape[2] <= _SHORT and not dropped:
             factor = size**-0.5 if scaling is None else scaling
-            product: torch.Tensor = _ShortAttention.apply(q, k[:, 0], v[:, 0], mask, factor)
+            # Under autocast rotation may have made float32 of what the products gave.
+            product: torch.Tensor = _ShortAttention.apply(q.to(v.dtype), k[:, 0].to(v.dtype), v[:, 0], mask, factor)
             return product
         k, v = (x.expand(-1, heads // key_heads, -1, -1) for x in (k, v))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropped, scale=scaling)
