@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 from results import COLLECTIONS, DATA, MEASURES, present, subset
 from tables import table
 
+from prorank.cli.train import BLOCK_KEYS
+
 if TYPE_CHECKING:
     from prorank.evaluate.evaluation import Evaluation
 
@@ -92,7 +94,7 @@ def trained(name: str, recipe: Mapping[str, Any], args: argparse.Namespace) -> s
         model = step(command, folder, "warmup", settings, round(args.documents * share / each), args.seed)
     if refines:
         settings = {**recipe["refine"], "document_tokens": args.document_tokens}
-        settings |= {k: v for k, v in recipe.get("blocks", [{}])[0].items() if k not in ("name", "steps", "remine")}
+        settings |= {k: v for k, v in recipe.get("blocks", [{}])[0].items() if k not in ("steps", *BLOCK_KEYS)}
         settings["document_tokens"] = args.document_tokens
         if objective is None:  # nothing has taught the lower layers
             settings["freeze_layers"] = 0

@@ -37,7 +37,7 @@ ON_GPU = [path for path in RECIPES if "on one GPU" in path.read_text("utf-8")]
 def has(config, table):
     """Whether a built configuration holds what the recipe's table says."""
     values = config_dict(config)
-    return all(values[name] == value for name, value in table.items() if name != "name")
+    return all(values[name] == value for name, value in table.items() if name not in train.BLOCK_KEYS)
 
 
 def test_there_are_recipes():
@@ -55,9 +55,10 @@ def test_train_recipe_is_complete_and_known(path):
     assert options["out"]
     assert has(build_config(WarmupConfig, "warmup", file), file["warmup"])
     blocks = train._blocks(file, {})
-    assert [name for name, _, _ in blocks] == [block["name"] for block in file["blocks"]]
-    for (_, _, config), block in zip(blocks, file["blocks"], strict=True):
-        assert has(config, {**file["refine"], **block})
+    assert [block.name for block in blocks] == [table["name"] for table in file["blocks"]]
+    for block, table in zip(blocks, file["blocks"], strict=True):
+        assert has(block.config, {**file["refine"], **table})
+        assert block.checkpoint == table.get("checkpoint", "best")
     specs = read_specs(None, file, {})
     assert [spec.path for spec in specs] == [table["path"] for table in file["datasets"]]
     measured = {Path(test).name.partition(":")[::2] for test in options["test"]}

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
@@ -35,6 +35,8 @@ _RUN_KEYS = (
     "max_length", "device", "threads", "eval_top_k", "test_top_k", "test_queries",
 )  # fmt: skip
 
+BLOCK_KEYS = ("name", "remine", "checkpoint")
+"""What a ``[[blocks]]`` table may hold besides refine settings."""
 _TABLES = ("warmup", "refine", "datasets", "blocks")
 
 
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
     specs = read_specs(args.data, file, common)
     tests = load_excluded(options["test"] or [])
-    depth = max(config.hard_rank_to for _, _, config in blocks)
+    depth = max(block.config.hard_rank_to for block in blocks)
     prepared = [load_dataset(spec, depth, tests) for spec in specs]
     if not tests:
         prepared, tests = split_off(prepared, share)
@@ -113,16 +115,18 @@ def run(args: argparse.Namespace) -> int:
         ),
     )  # fmt: skip
     warmed = model
-    for number, (name, remine, config) in enumerate(blocks, 1):
-        folder = out / f"refine-{number}-{name}" if len(blocks) > 1 else out / "refine"
+    for number, block in enumerate(blocks, 1):
+        folder = out / f"refine-{number}-{block.name}" if len(blocks) > 1 else out / "refine"
         data = prepared
-        if remine and not (folder / "records.jsonl").is_file():
-            data = [remined(one, str(model), remine, config, options, out / f"mined-{number}") for one in prepared]
+        if block.remine and not (folder / "records.jsonl").is_file():
+            mined = out / f"mined-{number}"
+            data = [remined(one, str(model), block.remine, block.config, options, mined) for one in prepared]
         model = _step(
-            folder, "refine", config,
-            lambda where, config=config, model=model, data=data: refine.train(
+            folder, "refine", block.config,
+            lambda where, config=block.config, model=model, data=data: refine.train(
                 data, {**shared, "model": str(model), "out": where, "records": None}, config
             ),
+            block.checkpoint,
         )  # fmt: skip
     stages = {"base": options["model"] or "smollm2-135m", "warmed-up": str(warmed), "refined": str(model)}
     results = [_evaluate(test, stages, options, out, specs[0].first_stage) for test in tests]
@@ -130,28 +134,41 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _blocks(file: Mapping[str, Any], flags: Mapping[str, str]) -> list[tuple[str, int, RefineConfig]]:
-    """(name, queries to mine anew, settings) of every refine block: ``[refine]``, then the block's own, then the flags.
+class Block(NamedTuple):
+    """One of the refine blocks that follow one another."""
+
+    name: str
+    config: RefineConfig
+    remine: int = 0
+    """Queries whose candidates the model scores before the block."""
+    checkpoint: str = "best"
+    """What is gone on from: ``best`` by held-out queries, or ``last``."""
+
+
+def _blocks(file: Mapping[str, Any], flags: Mapping[str, str]) -> list[Block]:
+    """Every refine block: its settings are ``[refine]``'s, then its own, then the flags'.
 
     Raises:
         ValueError: a setting is unknown or out of range.
     """
     common = file.get("refine", {})
     if "blocks" not in file:
-        return [("all", 0, build_config(RefineConfig, "refine", file, flags))]
+        return [Block("all", build_config(RefineConfig, "refine", file, flags))]
     blocks = []
     for number, table in enumerate(file["blocks"], 1):
-        own = {key: value for key, value in table.items() if key not in ("name", "remine")}
-        remine = table.get("remine", 0)
+        own = {key: value for key, value in table.items() if key not in BLOCK_KEYS}
+        remine, checkpoint = table.get("remine", 0), table.get("checkpoint", "best")
         if not isinstance(remine, int) or isinstance(remine, bool) or remine < 0:
             raise ValueError(f"[[blocks]] number {number}: remine: expected a number of queries, got {remine!r}")
+        if checkpoint not in ("best", "last"):
+            raise ValueError(f"[[blocks]] number {number}: checkpoint: expected best or last, got {checkpoint!r}")
         settings = build_config(RefineConfig, "refine", {"refine": {**common, **own}}, flags)
-        blocks.append((str(table.get("name", number)), remine, settings))
+        blocks.append(Block(str(table.get("name", number)), settings, remine, checkpoint))
     return blocks
 
 
-def _step(folder: Path, section: str, config: Any, train: Any) -> Path:
-    """Run a step, or say that it has ended; the checkpoint it leaves.
+def _step(folder: Path, section: str, config: Any, train: Any, checkpoint: str = "best") -> Path:
+    """Run a step, or say that it has ended; its ``best`` or ``last`` checkpoint.
 
     Raises:
         ValueError: it has ended with other settings.
@@ -168,7 +185,7 @@ def _step(folder: Path, section: str, config: Any, train: Any) -> Path:
     else:
         print(f"{folder}: {section}", file=sys.stderr)
         train(str(folder))
-    return folder / ("best" if (folder / "best").is_dir() else "last")
+    return folder / ("best" if checkpoint == "best" and (folder / "best").is_dir() else "last")
 
 
 def _with_threshold(config: WarmupConfig, collection: Collection) -> WarmupConfig:
