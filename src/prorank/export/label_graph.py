@@ -94,14 +94,14 @@ class _SharedLayer(DynamicLayer):
         self.keys, self.values, self.is_initialized = keys, values, True
         self.dtype, self.device = keys.dtype, keys.device
         self.own: tuple[torch.Tensor, ...] = ()
-        self._rows = rows
+        self._shared, self._rows = (keys, values), rows
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_options: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values to attend to; the first row's own are kept."""
         self.own = (key_states[:1], value_states[:1])
-        shared = (x.expand(self._rows, -1, -1, -1) for x in (self.keys, self.values))
+        shared = (x.expand(self._rows, -1, -1, -1) for x in self._shared)
         keys, values = (torch.cat([a, b], dim=2) for a, b in zip(shared, (key_states, value_states), strict=True))
         return keys, values
 
