@@ -25,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from averages import averages
 from results_tables import FILE, MEASURE, cells, comparisons, quality, spread
 from tables import HERE, Record, records, table
 
@@ -239,41 +240,6 @@ def reranker(name: str, settings: Mapping[str, Any], args: argparse.Namespace) -
     options = {"dtype": settings["dtype"], "max_length": settings["max_length"] or None}
     model = Reranker.from_pretrained(MODELS[name], device=args.device, threads=args.threads, **options)
     return RerankerSystem(model, name=name)
-
-
-def averages(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """System -> the mean over collections of its nDCG@10, and the paired tests of that mean.
-
-    Intervals resample queries within each collection. The randomisation test swaps single queries, weighted so that
-    each collection counts the same whatever its size.
-    """
-    import numpy as np
-
-    from prorank.evaluate.significance import holm, randomisation_p
-
-    values: dict[str, list[Any]] = {}
-    for one in evaluations:
-        for row in one.rows:
-            values.setdefault(row.name, []).append(np.array(list(row.measured.values[MEASURE].values())))
-    weighted = {name: np.concatenate([v / v.size for v in parts]) for name, parts in values.items()}
-    found: dict[str, Any] = {name: {**stratified(parts), "versus": {}} for name, parts in values.items()}
-    for other in [name for name in ("bm25", "minilm") if name in values]:
-        names = [name for name in values if name != other]
-        p_values = [randomisation_p(weighted[name], weighted[other]) for name in names]
-        for name, p, p_holm in zip(names, p_values, holm(p_values), strict=True):
-            differences = [a - b for a, b in zip(values[name], values[other], strict=True)]
-            found[name]["versus"][other] = {**stratified(differences), "p": p, "p_holm": p_holm}
-    return found
-
-
-def stratified(parts: Sequence[Any], resamples: int = 10_000, seed: int = 0) -> dict[str, float]:
-    """Mean of the parts' means with a 95 % percentile bootstrap interval, drawn within each part ``(n,)``."""
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    drawn = np.mean([v[rng.integers(0, v.size, (resamples, v.size))].mean(axis=1) for v in parts], axis=0)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"mean": float(np.mean([v.mean() for v in parts])), "low": float(low), "high": float(high)}
 
 
 def compared(record: Record, expected: Record) -> int:

@@ -16,7 +16,7 @@ def test_kept_weights_give_the_gradients_of_finite_differences():
     q, k, v = (
         torch.randn(*shape, dtype=torch.float64).requires_grad_() for shape in ((2, 3, 4, 5), (2, 7, 5), (2, 7, 5))
     )
-    mask = Layout(3, [4]).mask(4, None, q.device)
+    mask = Layout(3, [4]).mask(3, 4, None, q.device)
     assert torch.autograd.gradcheck(lambda *x: _ShortAttention.apply(*x, mask, 0.3), (q, k, v))
 
 

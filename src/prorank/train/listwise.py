@@ -94,11 +94,10 @@ class ListLearner:
 
     def _whole(self, group: EncodedGroup) -> tuple[torch.Tensor, torch.Tensor]:
         """:meth:`_margins` of all rows in one pass."""
-        rows = range(len(group.own_ids))
         if not self._ragged:
-            return self._margins(group, rows, self._prefix(group))
+            return self._margins(group, range(len(group.own_ids)), self._prefix(group))
         with self.policy.precision():
-            hidden = ragged_hidden_states(self.policy.model, group, rows)
+            hidden = ragged_hidden_states(self.policy.model, group)
         return self._read(hidden.float(), group)
 
     def _prefix(self, group: EncodedGroup) -> PrefixStates | None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from prorank.backends.torch import decoder_of
 from prorank.types import EncodedGroup
 
 __all__ = ["Packed", "Policy", "pack"]
@@ -152,9 +153,8 @@ class Policy:
         self._reference = copy.deepcopy(self.model).requires_grad_(False).eval()
 
     def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, cache: Any) -> torch.Tensor:
-        inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         with self.precision():
-            output = inner.base_model(
+            output = decoder_of(self.model)(
                 input_ids=ids.to(self.device),
                 position_ids=positions.to(self.device),
                 attention_mask=visible.to(self.device)[:, None],

@@ -35,14 +35,14 @@ class Layout:
 
     def __init__(self, prefix: int, lengths: Sequence[int]) -> None:
         self.prefix, self.lengths = prefix, list(lengths)
-        self._masks: dict[tuple[int, int | None, torch.device], torch.Tensor] = {}
+        self._masks: dict[tuple[int, int, int | None, torch.device], torch.Tensor] = {}
 
-    def mask(self, length: int, window: int | None, device: torch.device) -> torch.Tensor:
-        """``(length, prefix + length)`` bool: a document's tokens see what stands before them, at most ``window``."""
-        key = (length, window, device)
+    def mask(self, before: int, length: int, window: int | None, device: torch.device) -> torch.Tensor:
+        """``(length, before + length)`` bool: tokens see what was before, at most ``window``; kept for all layers."""
+        key = (before, length, window, device)
         if key not in self._masks:
-            keys = torch.arange(self.prefix + length, device=device)
-            behind = keys[self.prefix :, None] - keys[None]
+            keys = torch.arange(before + length, device=device)
+            behind = keys[before:, None] - keys[None]
             self._masks[key] = (behind >= 0) & (behind < (window or len(keys) + 1))
         return self._masks[key]
 
@@ -67,12 +67,12 @@ def use_ragged_attention(model: Any) -> bool:
     return True
 
 
-def ragged_hidden_states(model: Any, group: EncodedGroup, rows: Sequence[int]) -> torch.Tensor:
-    """Hidden states after the last token of a group's chosen documents, ``(n, hidden)``, by one pass.
+def ragged_hidden_states(model: Any, group: EncodedGroup) -> torch.Tensor:
+    """Hidden states after the last token of a group's documents, ``(n, hidden)``, by one pass.
 
     The model must have been through :func:`use_ragged_attention`.
     """
-    prefix, own = list(group.prefix_ids), [group.own_ids[row] for row in rows]
+    prefix, own = list(group.prefix_ids), group.own_ids
     layout = Layout(len(prefix), [len(ids) for ids in own])
     tokens = torch.tensor([prefix + [token for ids in own for token in ids]], device=model.device)
     start = len(prefix)
@@ -129,10 +129,10 @@ def _ragged_attention(
     (first, *queries), (first_key, *keys), (first_value, *values) = parts
     outputs = []
     if ragged.prefix:
-        square = Layout(0, [ragged.prefix]).mask(ragged.prefix, window, query.device)
-        outputs.append(attended(first, first_key, first_value, square))
+        mask = ragged.mask(0, ragged.prefix, window, query.device)
+        outputs.append(attended(first, first_key, first_value, mask))
     for q, k, v, length in zip(queries, keys, values, ragged.lengths, strict=True):
-        mask = ragged.mask(length, window, query.device)
+        mask = ragged.mask(ragged.prefix, length, window, query.device)
         outputs.append(attended(q, torch.cat([first_key, k], dim=2), torch.cat([first_value, v], dim=2), mask))
     output = torch.cat(outputs, dim=2).reshape(heads, tokens, size)
     return output.transpose(0, 1).contiguous()[None], None
