@@ -17,7 +17,8 @@ __all__ = ["GRAPH", "OpenVinoBackend"]
 GRAPH = "openvino_model.xml"
 _GROUP = 64
 """Activations get a scale for so many inputs of a row. Without a number that divides the inputs OpenVINO 2026.4 does
-not quantise at all: "one scale a row" ran in float32, at half the speed. 32 is about a fifth slower, 192 a twelfth faster."""
+not quantise at all: "one scale a row" ran in float32, at half the speed. 32 is about a fifth slower, 192 a twelfth
+faster."""
 
 
 class OpenVinoBackend(GraphBackend):
