@@ -104,6 +104,26 @@ def test_cap():
     assert free.size == 2 * capped.size
 
 
+def test_positives_from_the_candidates():
+    """Of three relevant documents of a query, at candidate ranks 1, 4 and nowhere, only those down to the rank come."""
+    judged = Collection(
+        "judged",
+        {f"d{i}": Document(f"d{i}", f"text {i}") for i in range(30)},
+        {f"q{i}": Query(f"q{i}", f"query {i}") for i in range(20)},
+        {f"q{i}": {"d0": 1, "d3": 1, "d20": 1} for i in range(20)},
+    )
+    listed = {f"q{i}": {f"d{j}": 10.0 - j for j in range(10)} for i in range(20)}
+    for rank, expected in ((0, {"text 0", "text 3", "text 20"}), (4, {"text 0", "text 3"}), (3, {"text 0"})):
+        lists = ListSource(judged, refine_config(positive_rank_to=rank), candidates=listed)
+        drawn = [lists.draw(number, 2) for number in range(lists.size)]
+        assert {item.documents[0] for item in drawn} == expected
+        assert lists.size == len(expected) * lists.train_queries
+        assert all("text 20" not in item.documents[1:] for item in drawn)  # relevant, so no random rival either
+    with pytest.raises(ValueError, match="positive_rank_to: judged has no relevant document"):
+        ListSource(judged, refine_config(positive_rank_to=5), candidates={"q0": {"d9": 1.0}})
+    assert refine_config(hard_rank_to=7, positive_rank_to=9).depth == 9
+
+
 def test_mixture_follows_weights_and_sizes():
     config = refine_config(steps=500, queries_per_step=4, mixture_alpha=1.0)
     small = Collection(

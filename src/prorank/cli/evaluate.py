@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="[LABEL=]NAME",
         help="a reranker or base, as everywhere, under its own name or LABEL in the table; may be given several times "
-        "(default: the built-in reranker)",
+        "(default: the built-in reranker, or none beside a --baseline)",
     )
     parser.add_argument(
         "--cascade", action="append", default=[], choices=("fast", "faster"),

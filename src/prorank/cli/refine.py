@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
     specs = read_specs(args.data, file, common)
     evaluation = load_excluded(options["exclude"] or [])
-    train([load_dataset(spec, config.hard_rank_to, evaluation) for spec in specs], options, config)
+    train([load_dataset(spec, config.depth, evaluation) for spec in specs], options, config)
     return 0
 
 

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
     specs = read_specs(args.data, file, common)
     tests = load_excluded(options["test"] or [])
-    depth = max(block.config.hard_rank_to for block in blocks)
+    depth = max(block.config.depth for block in blocks)
     prepared = [load_dataset(spec, depth, tests) for spec in specs]
     if not tests:
         prepared, tests = split_off(prepared, share)

@@ -47,7 +47,8 @@ class ListSource:
         dropped: query ids that must not be trained on (shared with an evaluation set).
 
     Raises:
-        ValueError: no query has what is needed: a relevant document in the corpus, or candidates with teacher scores.
+        ValueError: no query has what is needed: a relevant document in the corpus (among the candidates, where the
+            configuration asks for that), or candidates with teacher scores.
     """
 
     def __init__(
@@ -92,9 +93,17 @@ class ListSource:
             raise ValueError(f"held_out: {config.held_out} of {len(usable)} queries leaves none to train on")
         self._epoch: list[tuple[str, str | None]] = []
         for query_id in train:
-            best = [d for d, g in self._grades.get(query_id, {}).items() if g > 0]
+            if query_id not in self._grades:
+                self._epoch.append((query_id, None))
+                continue
+            best = self._positives(query_id)
             random.Random(f"{config.seed}:cap:{query_id}").shuffle(best)
-            self._epoch += [(query_id, d) for d in best[:cap]] or [(query_id, None)]
+            self._epoch += [(query_id, d) for d in best[:cap]]
+        if not self._epoch:
+            raise ValueError(
+                f"positive_rank_to: {collection.name} has no relevant document among the first "
+                f"{config.positive_rank_to} candidates of any query"
+            )
 
     @property
     def size(self) -> int:
@@ -124,6 +133,14 @@ class ListSource:
         chosen += rng.sample(window, min(hard, len(window)))
         chosen += self._random(query_id, self.config.list_size - len(chosen), rng, chosen)
         return self._list(query_id, chosen)
+
+    def _positives(self, query_id: str) -> list[str]:
+        """The relevant documents that lists may be built around."""
+        relevant = [d for d, g in self._grades[query_id].items() if g > 0]
+        if not self.config.positive_rank_to:
+            return relevant
+        found = set(list(self.candidates.get(query_id, {}))[: self.config.positive_rank_to])
+        return [d for d in relevant if d in found]
 
     def _grade(self, relevance: int) -> float:
         return float(max(0, relevance - self.config.relevance_threshold + 1))

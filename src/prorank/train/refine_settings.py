@@ -30,6 +30,10 @@ class RefineConfig(TrainingConfig):
     """First rank (from 1) of the candidates that rivals are drawn from."""
     hard_rank_to: int = 50
     """Last rank of the candidates that rivals are drawn from."""
+    positive_rank_to: int = 0
+    """Last rank of the candidates that relevant documents are drawn from (0: they need not be candidates at all). A
+    reranker never sees what the first stage did not find; a relevant document without a word of the query, set against
+    rivals that have them all, teaches it to dislike the query's words."""
     false_negative_margin: float | None = None
     """Leave out unjudged candidates that a teacher scores above the relevant document's score minus this."""
     relevance_threshold: int = 1
@@ -64,7 +68,7 @@ class RefineConfig(TrainingConfig):
         super().__post_init__()
         self._at_least_one("hard_rank_from", "forward_tokens")
         self._shares("hard_ramp", "mixture_alpha")
-        self._not_negative("hard_negatives", "format_cost", "freeze_layers")
+        self._not_negative("hard_negatives", "positive_rank_to", "format_cost", "freeze_layers")
         if self.list_size < 2:
             raise ValueError(f"list_size: expected at least 2 documents to order, got {self.list_size}")
         if self.hard_negatives > self.list_size - 1:
@@ -75,6 +79,11 @@ class RefineConfig(TrainingConfig):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
         self.loss_weights()
+
+    @property
+    def depth(self) -> int:
+        """Candidates that a query needs."""
+        return max(self.hard_rank_to, self.positive_rank_to)
 
     def loss_weights(self) -> dict[str, float]:
         """Loss name -> weight.
