@@ -21,7 +21,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["add_config_arguments", "build_config", "config_dict", "overrides", "read_config", "run_options"]
+__all__ = [
+    "add_config_arguments",
+    "build_config",
+    "config_dict",
+    "first_difference",
+    "overrides",
+    "read_config",
+    "run_options",
+]
 
 T = TypeVar("T")
 
@@ -144,6 +152,19 @@ def config_dict(config: Any) -> dict[str, Any]:
     return {
         name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(config).items()
     }
+
+
+def first_difference(config: Any, saved: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting in which a configuration differs from a saved one: (name, saved value, value).
+
+    A setting that the saved one does not know yet stood, as it were, at its default.
+    """
+    default = config_dict(type(config)())
+    for name, value in config_dict(config).items():
+        was = saved.get(name, default[name])
+        if was != value:
+            return name, was, value
+    return None
 
 
 def attribute_docs(cls: type) -> dict[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from prorank.config import build_config
+from prorank.config import build_config, config_dict, first_difference
+from prorank.train.refine_settings import RefineConfig
 from prorank.train.settings import WarmupConfig
 
 
@@ -23,3 +24,12 @@ def test_flags_over_file_over_defaults():
     file = {"warmup": {"steps": 7, "lora_rank": 2}}
     config = build_config(WarmupConfig, "warmup", file, {"steps": "9", "extra_rewards": "[a.b:c=0.5]"})
     assert (config.steps, config.lora_rank, config.extra_rewards) == (9, 2, ("a.b:c=0.5",))
+
+
+def test_a_setting_younger_than_the_saved_ones_stood_at_its_default():
+    saved = config_dict(RefineConfig(list_size=12))
+    assert first_difference(RefineConfig(list_size=12), saved) is None
+    assert first_difference(RefineConfig(list_size=13), saved) == ("list_size", 12, 13)
+    del saved["positive_rank_to"]
+    assert first_difference(RefineConfig(list_size=12), saved) is None
+    assert first_difference(RefineConfig(list_size=12, positive_rank_to=9), saved) == ("positive_rank_to", 0, 9)

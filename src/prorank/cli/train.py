@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prorank.cli._model import positive
-from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
+from prorank.config import add_config_arguments, build_config, first_difference, overrides, read_config, run_options
 from prorank.train.refine_settings import RefineConfig
 from prorank.train.settings import WarmupConfig
 
@@ -174,13 +174,13 @@ def _step(folder: Path, section: str, config: Any, train: Any, checkpoint: str =
         ValueError: it has ended with other settings.
     """
     if (folder / "records.jsonl").is_file():
-        found = json.loads((folder / "config.json").read_text("utf-8")).get(section, {})
-        for name, value in json.loads(json.dumps(config_dict(config))).items():
-            if found.get(name) != value:
-                raise ValueError(
-                    f"--{section}.{name}: {folder} has ended with {found.get(name)!r}, not {value!r}; "
-                    "give another --out, or remove that folder"
-                )
+        saved = json.loads((folder / "config.json").read_text("utf-8"))
+        if different := first_difference(config, saved.get(section, {})):
+            name, was, value = different
+            raise ValueError(
+                f"--{section}.{name}: {folder} has ended with {was!r}, not {value!r}; give another --out, or remove "
+                "that folder"
+            )
         print(f"{folder}: done before", file=sys.stderr)
     else:
         print(f"{folder}: {section}", file=sys.stderr)

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from prorank.config import config_dict, first_difference
 from prorank.files import atomic_folder, write_atomic
+from prorank.train.settings import TrainingConfig
 
 __all__ = ["check_output_folder", "check_same_run", "load_state", "read_progress", "save_state"]
 
@@ -44,7 +46,7 @@ def check_output_folder(folder: Path, bytes_needed: int) -> None:
         )
 
 
-def check_same_run(out: Path, section: str, config: Mapping[str, Any], base_sha256: str) -> None:
+def check_same_run(out: Path, section: str, config: TrainingConfig, base_sha256: str) -> None:
     """A run is resumed by the same configuration only; the resolved one is kept beside it as ``config.json``.
 
     Args:
@@ -56,16 +58,16 @@ def check_same_run(out: Path, section: str, config: Mapping[str, Any], base_sha2
     path = out / "config.json"
     if read_progress(out / "state") is not None and path.is_file():
         found = json.loads(path.read_text("utf-8"))
-        for name, value in config.items():
-            if found.get(section, {}).get(name) != value:
-                raise ValueError(
-                    f"--{section}.{name}: {out} holds a run with {found.get(section, {}).get(name)!r}, not {value!r}; "
-                    "give the same settings to go on, or another --out"
-                )
+        if different := first_difference(config, found.get(section, {})):
+            name, was, value = different
+            raise ValueError(
+                f"--{section}.{name}: {out} holds a run with {was!r}, not {value!r}; give the same settings to go on, "
+                "or another --out"
+            )
         if found.get("base_sha256") != base_sha256:
             raise ValueError(f"--model: {out} holds a run on another base; give another --out")
         return
-    write_atomic(path, json.dumps({"base_sha256": base_sha256, section: dict(config)}, indent=2) + "\n")
+    write_atomic(path, json.dumps({"base_sha256": base_sha256, section: config_dict(config)}, indent=2) + "\n")
 
 
 def save_state(

@@ -102,7 +102,7 @@ def refine(
     parameters = policy.parameters()
     if main:
         check_output_folder(out, bytes_needed=40 * sum(p.numel() for _, p in parameters) + (64 << 20))
-        check_same_run(out, "refine", config_dict(config), base.sha256)
+        check_same_run(out, "refine", config, base.sha256)
     accelerator.wait_for_everyone()
     optimiser = build_optimiser(policy, config)
     learner = ListLearner(policy, config)
