@@ -57,9 +57,13 @@ def steps() -> list[tuple[str, dict[str, Any]]]:
     file = recipe()
     if not file:
         return []
-    common = file.get("refine", {})
-    blocks = [{**common, **block} for block in file.get("blocks", [{"name": "all"}])]
-    return [("warmup", file.get("warmup", {})), *((block.pop("name", "refine"), block) for block in blocks)]
+    from prorank.cli.train import BLOCK_KEYS
+
+    found = [("warmup", file.get("warmup", {}))]
+    for block in file.get("blocks", [{"name": "all"}]):
+        settings = {**file.get("refine", {}), **block}
+        found.append((block.get("name", "refine"), {k: v for k, v in settings.items() if k not in BLOCK_KEYS}))
+    return found
 
 
 def agrees(config: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
@@ -100,7 +104,7 @@ def facts() -> str:
         ["adapter", f"LoRA, rank {config['r']}: " + ", ".join(f"{size:.1f} MB" for _, _, size in weights)],
         ["sha256 of the adapter", ", ".join(f"`{digest}`" for _, digest, _ in weights)],
         ["last stage", found["stage"]],
-        ["made", f"{found['created']}, commit {found['commit'][:12]}"],
+        ["made", ", commit ".join(filter(None, (found["created"], found["commit"][:12])))],
         ["prompt", f"at most {found['max_length']} tokens, template `{found['template']['name']}`"],
         ["probability", fitted or "not calibrated: sigmoid of the margin; order by it, do not read it as a share"],
     ]
