@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md and of refine's speed from records; no figure there is typed by hand.
+"""Writes docs/performance.md's tables and picture, and refine's speed, from records; no figure is typed by hand.
 
 python benchmarks/engine_tables.py           # write
 python benchmarks/engine_tables.py --check   # say whether the pages are as the records are
@@ -7,8 +7,12 @@ python benchmarks/engine_tables.py --check   # say whether the pages are as the 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-from tables import HERE, Tables, made, main, records, table
+from tables import HERE, Record, Tables, made, main, records, table
+
+from prorank.evaluate.svg import Figure, linear_scale, log_scale, ticks
 
 DOCS = HERE.parent / "docs"
 
@@ -116,8 +120,77 @@ def refine() -> str:
     )
 
 
+def growth() -> str:
+    """Cost against documents and against their length, of the last run of growth.py."""
+    lines = records("growth.jsonl")
+    if not lines:
+        return "Not measured yet (`python benchmarks/growth.py`)."
+    last = lines[-1]
+    rows = [
+        [
+            name,
+            f"{point['documents']:,}",
+            f"{point['tokens']:.0f}",
+            f"{point['seconds']:.2f} s",
+            f"{point['documents'] / point['seconds']:.1f}",
+            f"{point['peak_mib']:.0f} MiB",
+        ]
+        for name, side in last["sides"].items()
+        for point in (*side["documents"], *side["tokens"])
+    ]
+    ratios = "; ".join(f"{name} {side['ratio']:.2f} times" for name, side in last["sides"].items())
+    return "\n".join(
+        [
+            "![Seconds against documents and against tokens](images/growth.svg)",
+            "",
+            table(["", "documents", "own tokens of each", "time", "docs/s", "peak memory so far"], rows),
+            "",
+            f"One query. A document of the longest list costs, beside one of 100: {ratios}. {made(last)}",
+        ]
+    )
+
+
+def growth_picture() -> str:
+    """The same as two charts side by side, for docs/images/growth.svg."""
+    lines = records("growth.jsonl")
+    if not lines:
+        return ""
+    sides = lines[-1]["sides"]
+    charts = (
+        chart(sides, "documents", "documents", "documents", log_scale, [10, 100, 1000, 10_000]),
+        chart(sides, "tokens", "tokens", "own tokens of 32 documents", linear_scale, [0, 100, 200, 300, 400]),
+    )
+    return "\n".join(
+        drawn.replace("<svg ", f'<svg x="{360 * place}" width="360" height="300" ', 1)
+        for place, drawn in enumerate(charts)
+    )
+
+
+def chart(sides: Record, kind: str, key: str, name: str, scale_of: Any, marks: Sequence[float]) -> str:
+    """Seconds over one of the two sweeps; where both axes are logarithmic, a dashed line grows in proportion."""
+    figure = Figure(360, 300, left=62, label=f"Seconds against {name}")
+    points = {side: [(p[key], p["seconds"]) for p in found[kind]] for side, found in sides.items()}
+    xs, ys = zip(*(point for found in points.values() for point in found), strict=True)
+    logarithmic = scale_of is log_scale
+    x = scale_of(min(xs) if logarithmic else 0, max(xs), figure.left, figure.right)
+    y = scale_of(min(ys) if logarithmic else 0, max(ys), figure.bottom, figure.top)
+    heights = [10.0**n for n in range(-2, 5) if min(ys) <= 10.0**n <= max(ys)] if logarithmic else ticks(0, max(ys))
+    figure.y_axis(y, heights, "seconds")
+    figure.x_axis(x, [mark for mark in marks if mark <= max(xs)], name)
+    for number, (side, found) in enumerate(points.items()):
+        if logarithmic:
+            (first, seconds), last = found[-1], found[0]
+            figure.path([(x(first), y(seconds)), (x(last[0]), y(max(seconds * last[0] / first, min(ys))))], "guide")
+        figure.path([(x(a), y(b)) for a, b in found], f"s{number}")
+        for a, b in found:
+            figure.circle(x(a), y(b), 3, f"dot s{number}", f"{side}: {a:g} {name}, {b:g} s")
+        figure.text(figure.left + 10, figure.top + 14 + 16 * number, side, f"name s{number}")
+    return figure.svg()
+
+
 PAGES: dict[object, Tables] = {
-    DOCS / "performance.md": {"engine": engine, "roofline": roofline},
+    DOCS / "performance.md": {"engine": engine, "roofline": roofline, "growth": growth},
+    DOCS / "images" / "growth.svg": {"growth": growth_picture},
     DOCS / "refine.md": {"speed": refine},
 }
 
