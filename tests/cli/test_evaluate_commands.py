@@ -150,6 +150,22 @@ def test_data_stats(folder, capsys):
     assert "stdlib-3" in capsys.readouterr().out
 
 
+def test_data_fuse(tmp_path, capsys):
+    """By hand: a = 1/61 + 1/63, b = 1/62 + 1/61, c = 1/62 (second list only), d = 1/63 (first list only)."""
+    one, other, out = (tmp_path / name for name in ("one.trec", "other.trec", "fused.trec"))
+    one.write_text("q Q0 a 1 9 x\nq Q0 b 2 8 x\nq Q0 d 3 7 x\n")
+    other.write_text("q Q0 b 1 0.3 y\nq Q0 c 2 0.2 y\nq Q0 a 3 0.1 y\n")
+    assert main(["data", "fuse", str(one), str(other), "--out", str(out)]) == 0
+    rows = [line.split() for line in out.read_text().splitlines()]
+    assert [row[2] for row in rows] == ["b", "a", "c", "d"]
+    assert [float(row[4]) for row in rows] == pytest.approx([1 / 62 + 1 / 61, 1 / 61 + 1 / 63, 1 / 62, 1 / 63])
+    assert main(["data", "fuse", str(one), str(other), "--top-k", "2", "--out", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 2
+    assert main(["data", "fuse", str(one), "--out", str(out)]) == 2
+    assert "at least two runs" in capsys.readouterr().err
+    assert len(out.read_text().splitlines()) == 2  # what was there is kept
+
+
 def test_data_convert_and_mine(folder, tmp_path, capsys):
     assert main(["data", "convert", str(folder), "--to", "trec", "--out", str(tmp_path / "t")]) == 0
     assert main(["data", "convert", str(tmp_path / "t"), "--to", "jsonl", "--out", str(tmp_path / "t.jsonl")]) == 0

@@ -1,9 +1,10 @@
-"""Look into a collection, convert it, or take candidates and hard negatives from it.
+"""Look into a collection, convert it, take candidates and hard negatives from it, or fuse runs.
 
 prorank data stats stdlib
 prorank data convert my-beir-folder --split test --to jsonl --out lists.jsonl
 prorank data mine my-beir-folder --split train --first-stage bm25 --negatives 15 --out lists.jsonl
 prorank data mine my-beir-folder --split test --first-stage dense --top-k 100 --out candidates.trec
+prorank data fuse bm25.trec reranked.trec --out fused.trec
 """
 
 from __future__ import annotations
@@ -12,12 +13,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from prorank.cli._model import positive
 from prorank.cli.mine import add_mining_arguments
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["add_arguments", "run"]
 
@@ -35,11 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     mine = commands.add_parser("mine", help="candidates, or lists with hard negatives", allow_abbrev=False)
     _source(mine)
     add_mining_arguments(mine)
+    fuse = commands.add_parser("fuse", help="one run of several, by reciprocal ranks (k 60)", allow_abbrev=False)
+    fuse.add_argument("runs", nargs="+", metavar="RUN", help="TREC runs, plain or .gz; the first decides ties")
+    fuse.add_argument("--top-k", type=positive, metavar="N", help="how many documents a query (default: all)")
+    fuse.add_argument("--out", required=True, metavar="FILE", help="the TREC run to write")
 
 
 def run(args: argparse.Namespace) -> int:
     """Dispatch to the action."""
-    return {"stats": _stats, "convert": _convert, "mine": _mine}[args.action](args)
+    return {"stats": _stats, "convert": _convert, "mine": _mine, "fuse": _fuse}[args.action](args)
 
 
 def _source(parser: argparse.ArgumentParser) -> None:
@@ -90,3 +92,13 @@ def _mine(args: argparse.Namespace) -> int:
     from prorank.data import load_collection
 
     return mine(args, load_collection(args.data, args.split))
+
+
+def _fuse(args: argparse.Namespace) -> int:
+    from prorank.data.first_stage import fuse
+    from prorank.data.trec import read_run, write_run
+
+    if len(args.runs) < 2:
+        raise ValueError("RUN: expected at least two runs to fuse")
+    write_run(args.out, fuse([read_run(path) for path in args.runs], args.top_k), tag="fused")
+    return 0
