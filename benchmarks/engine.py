@@ -15,7 +15,6 @@ Prints a table, and one JSON line last.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -23,7 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scoring import PEER, Jobs, Side, for_transformers_4, mxbai_environment, pairs_of, parsed, parser_of, take_turns
+from scoring import (
+    PEER,
+    Jobs,
+    Side,
+    ended,
+    for_transformers_4,
+    mxbai_environment,
+    pairs_of,
+    parsed,
+    parser_of,
+    take_turns,
+)
 
 from prorank.evaluate.speed import PRECISIONS, matrix_peak, precision_of
 
@@ -40,12 +50,7 @@ def main() -> int:
     peak = {name: round(matrix_peak(name), 1) for name in PRECISIONS}
     result = summary(args, running, work, peak)
     print_table(result)
-    if args.append:
-        from prorank.evaluate.record import append_record
-
-        append_record(args.append, "benchmark", result)
-    print(json.dumps(result))
-    return 0 if all(result["verdict"].values()) else 1
+    return ended(result, args.append)
 
 
 def parse() -> argparse.Namespace:

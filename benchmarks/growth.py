@@ -11,7 +11,6 @@ that the peak after each is what so many take; then 32 passages of `--words` wor
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from typing import Any
 
 from engine import BF16, INT8, sides
 from results import DATA
-from scoring import Jobs, take_turns
+from scoring import Jobs, ended, take_turns
 
 SHORT, MANY, FEW = 16, 1000, 32
 """Words of a short passage; documents from which one repeat is enough; passages where the length grows."""
@@ -40,12 +39,7 @@ def main() -> int:
     measured = {side.name: points(plan, order, side.results) for side in running}
     result = summary(args, measured, own_tokens(args, query, plan))
     print_table(result)
-    if args.append:
-        from prorank.evaluate.record import append_record
-
-        append_record(args.append, "benchmark", result)
-    print(json.dumps(result))
-    return 0 if all(result["verdict"].values()) else 1
+    return ended(result, args.append)
 
 
 def parse() -> argparse.Namespace:

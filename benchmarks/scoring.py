@@ -88,10 +88,15 @@ def main() -> int:
         running = take_turns(sides(args, Path(scratch), first), repeats)
     result = summary(args, running)
     print_table(result)
-    if args.append:
+    return ended(result, args.append)
+
+
+def ended(result: dict[str, Any], append: Path | None) -> int:
+    """Keep the record where one is wanted, print it as the last line; the exit code says whether all was reached."""
+    if append is not None:
         from prorank.evaluate.record import append_record
 
-        append_record(args.append, "benchmark", result)
+        append_record(append, "benchmark", result)
     print(json.dumps(result))
     return 0 if all(result["verdict"].values()) else 1
 
