@@ -1,4 +1,4 @@
-"""Prompts as data, and the only place where text becomes token ids.
+"""Prompts as data, and as token ids (what a text from outside may become: ``text_encoder``).
 
 A :class:`PromptTemplate` is a list of pieces, nothing executable. :class:`PromptEncoder` tokenises each piece on its
 own and joins them as ids, so that (1) instruction and query give one prefix shared by all documents of a query,
@@ -9,19 +9,16 @@ is cut at its own limit, the document takes the rest. It knows no model and no s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
+from prorank.text_encoder import TextEncoder
 from prorank.types import EncodedGroup
 
 __all__ = ["PRESETS", "Encoded", "Piece", "PromptEncoder", "PromptTemplate", "TemplateError"]
 
 LongDocuments = Literal["truncate", "max_window"]
-
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-_CHARS_PER_TOKEN = 24  # more than any common token has: text cut here still fills the limit, nearly always
 
 
 class TemplateError(ValueError):
@@ -213,7 +210,8 @@ class PromptEncoder:
         self.max_length = max_length
         self.query_max_length = query_max_length or max(1, int(max_length * template.query_share))
         self.long_documents = long_documents
-        self._encode_text = _text_encoder(tokenizer, template)
+        static = "".join(piece.text for piece in template.pieces if piece.kind == "static")
+        self._encode_text = TextEncoder(tokenizer, static)
         self._pieces: list[tuple[Piece, list[int]]] = [
             (piece, _static_ids(tokenizer, piece.text) if piece.kind == "static" else []) for piece in template.pieces
         ]
@@ -252,7 +250,7 @@ class PromptEncoder:
         piece, _ = self._pieces[self._document_at]
         texts = [piece.text.replace("{document}", self._clean(d, "document")) for d in documents]
         if self.long_documents == "truncate":
-            all_ids = self._encode_limited(texts, room + 1)
+            all_ids = self._encode_text.limited(texts, room + 1)
             rows = [ids[:room] + self.suffix_ids for ids in all_ids]
             truncated = sum(len(ids) > room for ids in all_ids)
             group = EncodedGroup(prefix, rows, instruction_length)
@@ -290,29 +288,20 @@ class PromptEncoder:
             return static
         if "{query}" in piece.text and not piece.text.endswith("{query}"):
             # The query stands inside its piece: shorten the query, not the words behind it.
-            ids = self._encode_limited([values["query"]], self.query_max_length + 1)[0]
+            ids = self._encode_text.limited([values["query"]], self.query_max_length + 1)[0]
             if len(ids) > self.query_max_length:
                 values["query"] = self.tokenizer.decode(ids[: self.query_max_length])
         text = re.sub(r"\{(instruction|query)\}", lambda match: values[match.group(1)], piece.text)
         if not text:
             return []
         if piece.text.endswith("{query}"):
-            return self._encode_limited([text], self.query_max_length + 1)[0][: self.query_max_length]
+            return self._encode_text.limited([text], self.query_max_length + 1)[0][: self.query_max_length]
         return self._encode_text([text])[0]
 
     def _clean(self, text: object, field: str) -> str:
         if not isinstance(text, str):
             raise TypeError(f"{field} must be a string, got {type(text).__name__}")
         return text.strip() if self.template.strip else text
-
-    def _encode_limited(self, texts: list[str], limit: int) -> list[list[int]]:
-        """Encode, but of a very long text only as many characters as surely fill ``limit`` tokens."""
-        chars = _CHARS_PER_TOKEN * limit + 256
-        encoded = self._encode_text([text[:chars] for text in texts])
-        for i, text in enumerate(texts):
-            if len(text) > chars and len(encoded[i]) <= limit:  # a text of very long tokens: read it all
-                encoded[i] = self._encode_text([text])[0]
-        return encoded
 
     def _single_id(self, word: str) -> int:
         ids = self._encode_text([word])[0]
@@ -329,39 +318,3 @@ def _fields(piece: Piece) -> str:
 
 def _static_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False))
-
-
-def _text_encoder(tokenizer: Any, template: PromptTemplate) -> Callable[[list[str]], list[list[int]]]:
-    """A function that tokenises outside text such that no special token of tokenizer or template can come out."""
-    static = "".join(piece.text for piece in template.pieces if piece.kind == "static")
-    added = {i: token for i, token in tokenizer.added_tokens_decoder.items() if token.content}
-    guarded = {token.content: i for i, token in added.items() if token.special or token.content in static}
-    for name in tokenizer.all_special_tokens:
-        guarded.setdefault(name, tokenizer.convert_tokens_to_ids(name))
-    forbidden = frozenset(guarded.values())
-    pattern = re.compile("|".join(re.escape(t) for t in sorted(guarded, key=len, reverse=True)) or r"(?!)")
-    fast = getattr(tokenizer, "backend_tokenizer", None)
-
-    def plain(texts: list[str]) -> list[list[int]]:
-        if fast is not None:  # the Rust tokenizer itself: no shared truncation state, so threads may share it
-            return [encoding.ids for encoding in fast.encode_batch_fast(texts, add_special_tokens=False)]
-        return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-
-    def guarded_ids(text: str) -> list[int]:
-        # Cut every special token's text behind its first character: the halves cannot match it any more.
-        cuts = [0, *(match.start() + 1 for match in pattern.finditer(text)), len(text)]
-        parts = [text[a:b] for a, b in pairwise(cuts) if a < b]
-        ids = [i for part in plain(parts) for i in part]
-        if not forbidden.isdisjoint(ids):  # a normaliser made one after all: letter by letter, and drop what is left
-            ids = [i for letters in plain(list(text)) for i in letters if i not in forbidden]
-        return ids
-
-    def encode(texts: list[str]) -> list[list[int]]:
-        clean = [_SURROGATE.sub("\ufffd", text) for text in texts]
-        encoded = plain(clean) if clean else []
-        for i, ids in enumerate(encoded):
-            if not forbidden.isdisjoint(ids):
-                encoded[i] = guarded_ids(clean[i])
-        return encoded
-
-    return encode
