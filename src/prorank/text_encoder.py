@@ -59,8 +59,6 @@ class TextEncoder:
         cuts = [0, *(match.start() + 1 for match in self._pattern.finditer(text)), len(text)]
         parts = [text[a:b] for a, b in pairwise(cuts) if a < b]
         ids = [i for part in self._plain(parts) for i in part]
-        if not self._forbidden.isdisjoint(
-            ids
-        ):  # a normaliser made one: letter by letter, and drop what is left
+        if not self._forbidden.isdisjoint(ids):  # a normaliser made one: letter by letter, and drop what is left
             ids = [i for letters in self._plain(list(text)) for i in letters if i not in self._forbidden]
         return ids
