@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import CancelledError
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,6 +90,36 @@ def test_small_requests_do_not_wait_for_the_whole_of_a_large_one_and_the_large_o
     assert finished == ["small 0", "small 1", "small 2", "small 3", "large"]
     steps = [call[0] for call in reranker.calls]
     assert steps[:9] == [10, 8, 10, 8, 10, 8, 10, 8, 10] or steps[:9] == [10, 10, 8, 10, 8, 10, 8, 10, 8], steps[:9]
+
+
+def test_the_expected_wait_counts_what_passes_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: ten tokens a step of one second and, while work waits, one second between steps: five a second."""
+    clock = [100.0]
+    monkeypatch.setattr("prorank.serve.batcher.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    reranker = StandIn()
+    reranker.hold.clear()
+
+    class Slow:
+        def score_groups(self, encoded, *, batch_tokens=None):
+            margins = reranker.score_groups(encoded, batch_tokens=batch_tokens)
+            clock[0] += 1.0
+            return margins
+
+    class Between:
+        def waited(self, seconds: float) -> None: ...
+        def dropped(self) -> None: ...
+        def scored(self, *counts: float) -> None:
+            assert counts == (1, 10, 0, 1.0)  # documents, tokens, shared tokens, seconds
+            clock[0] += 1.0
+
+    batcher = Batcher(Slow(), max_batch_tokens=1, observer=Between())
+    encoded = Encoded(EncodedGroup([1, 2, 3, 4], [[5] * 6], 1), (0,), 0, 1)
+    futures = [batcher.submit([encoded]) for _ in range(40)]
+    reranker.hold.set()
+    for future in futures:
+        future.result(10)
+    batcher.close()
+    assert batcher._speed == pytest.approx(5.0, rel=0.01)  # the first step's 10 has faded
 
 
 def test_small_requests_share_a_step() -> None:

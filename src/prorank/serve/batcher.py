@@ -94,7 +94,8 @@ class Batcher:
         self._changed = threading.Condition()
         self._closed = False
         self._oldest_next = False
-        self._speed: float | None = None  # tokens a second, smoothed
+        self._speed: float | None = None  # tokens a second while there is work, smoothed
+        self._measured_to: float | None = None  # the end of the last step, as long as work is waiting
         self._thread = threading.Thread(target=self._run, name=f"prorank-{name}", daemon=True)
         self._thread.start()
 
@@ -215,6 +216,7 @@ class Batcher:
         while True:
             with self._changed:
                 while not self._jobs and not self._closed:
+                    self._measured_to = None
                     self._changed.wait()
                 if not self._jobs:
                     return
@@ -250,10 +252,12 @@ class Batcher:
                     results.append(self._call([one.encoded])[0])
                 except Exception as own_error:
                     results.append(own_error)
-        seconds = time.monotonic() - now
-        tokens = sum(tokens_of(one.encoded) for one in slices)
-        speed = tokens / max(seconds, 1e-6)
+        end = time.monotonic()
+        seconds, tokens = end - now, sum(tokens_of(one.encoded) for one in slices)
+        # What passes between steps counts: under load, requests that are refused take their share of the machine.
+        speed = tokens / max(end - (now if self._measured_to is None else self._measured_to), 1e-6)
         self._speed = speed if self._speed is None else 0.8 * self._speed + 0.2 * speed
+        self._measured_to = end
         if self._observer is not None:
             shared = sum(len(one.encoded.group.prefix_ids) * (len(one.encoded.group.own_ids) - 1) for one in slices)
             self._observer.scored(sum(len(one.documents) for one in slices), tokens, shared, seconds)
