@@ -17,10 +17,10 @@ QUERY = "how do vaccines create immunity"
 
 
 def documents(count: int = 100) -> list[str]:
-    """Texts of 3 to 160 words, some of them equal."""
+    """Texts of 3 to 160 words, most of them short, some of them equal."""
     rng = np.random.default_rng(0)
     words = "germ cell immune vaccine bread market antibody memory town the a of and learns".split()  # noqa: SIM905
-    texts = [" ".join(rng.choice(words, int(rng.integers(3, 160)))) for _ in range(count)]
+    texts = [" ".join(rng.choice(words, int(rng.integers(3, 160 if i % 6 == 0 else 64)))) for i in range(count)]
     texts[7] = texts[3]
     return texts
 
