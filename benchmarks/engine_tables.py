@@ -172,15 +172,17 @@ def chart(sides: Record, kind: str, key: str, name: str, scale_of: Any, marks: S
     points = {side: [(p[key], p["seconds"]) for p in found[kind]] for side, found in sides.items()}
     xs, ys = zip(*(point for found in points.values() for point in found), strict=True)
     logarithmic = scale_of is log_scale
+    proportional = {side: found[-1][1] * found[0][0] / found[-1][0] for side, found in points.items()}
+    low = min(*ys, *proportional.values()) if logarithmic else 0
     x = scale_of(min(xs) if logarithmic else 0, max(xs), figure.left, figure.right)
-    y = scale_of(min(ys) if logarithmic else 0, max(ys), figure.bottom, figure.top)
-    heights = [10.0**n for n in range(-2, 5) if min(ys) <= 10.0**n <= max(ys)] if logarithmic else ticks(0, max(ys))
+    y = scale_of(low, max(ys), figure.bottom, figure.top)
+    heights = [10.0**n for n in range(-2, 5) if low <= 10.0**n <= max(ys)] if logarithmic else ticks(0, max(ys))
     figure.y_axis(y, heights, "seconds")
     figure.x_axis(x, [mark for mark in marks if mark <= max(xs)], name)
     for number, (side, found) in enumerate(points.items()):
         if logarithmic:
-            (first, seconds), last = found[-1], found[0]
-            figure.path([(x(first), y(seconds)), (x(last[0]), y(max(seconds * last[0] / first, min(ys))))], "guide")
+            (most, seconds), (fewest, _) = found[-1], found[0]
+            figure.path([(x(most), y(seconds)), (x(fewest), y(proportional[side]))], "guide")
         figure.path([(x(a), y(b)) for a, b in found], f"s{number}")
         for a, b in found:
             figure.circle(x(a), y(b), 3, f"dot s{number}", f"{side}: {a:g} {name}, {b:g} s")
