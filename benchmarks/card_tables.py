@@ -41,6 +41,14 @@ DATA = {
     "zh-csl": ("CSL: Chinese titles and abstracts", "Apache-2.0"),
 }
 """Collection -> (what it is, licence of the data)."""
+LONG = {
+    "truncate": "The rest of the passage is cut. Longer documents need `--max-length`, or "
+    "`--long-documents max_window`, neither of which it was trained for.",
+    "excerpt": "Of a longer passage it reads the beginning and the sentences that share the query's words, not the "
+    "rest: what says the same in other words, further on, it does not see. `--max-length` shows it more, "
+    "`--long-documents max_window` all; it was trained for neither.",
+}
+"""By the manifest's ``long_documents``: what becomes of long passages."""
 TEACHERS = {"fused": "BM25 and MiniLM, fused", "dense": "MiniLM", "bm25": "BM25"}
 
 
@@ -198,10 +206,7 @@ def weaknesses() -> str:
     if found is not None:
         tokens = [settings["document_tokens"] for _, settings in steps() if "document_tokens" in settings]
         trained_on = f"; it was trained on passages of at most {max(tokens)}" if tokens else ""
-        lines.append(
-            f"A prompt holds {found['max_length']} tokens and the rest of the passage is cut{trained_on}. Longer "
-            "documents need `--max-length`, or `--long-documents max_window`, neither of which it was trained for."
-        )
+        lines.append(f"A prompt holds {found['max_length']} tokens{trained_on}. {LONG[found['long_documents']]}")
         if found["calibration"] is None:
             lines.append("Its probabilities are not calibrated.")
     names = [collection_name(one["path"]) for one in recipe().get("datasets", [])]

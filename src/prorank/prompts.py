@@ -11,14 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
+from prorank.excerpts import READ_TOKENS, Excerpter
 from prorank.text_encoder import TextEncoder
 from prorank.types import EncodedGroup
 
-__all__ = ["PRESETS", "Encoded", "Piece", "PromptEncoder", "PromptTemplate", "TemplateError"]
+__all__ = ["PRESETS", "Encoded", "LongDocuments", "Piece", "PromptEncoder", "PromptTemplate", "TemplateError"]
 
-LongDocuments = Literal["truncate", "max_window"]
+LongDocuments = Literal["truncate", "excerpt", "max_window"]
 
 
 class TemplateError(ValueError):
@@ -185,8 +186,10 @@ class PromptEncoder:
         template: the prompt.
         max_length: tokens of a whole prompt, template included.
         query_max_length: tokens of the query's piece; default ``template.query_share * max_length``.
-        long_documents: ``truncate`` keeps the beginning; ``max_window`` scores overlapping windows (a quarter of a
-            window is repeated) and the caller takes the best one.
+        document_max_length: tokens of the document's piece; default all the room that is left.
+        long_documents: ``truncate`` keeps the beginning; ``excerpt`` the beginning and the sentences that share the
+            query's words (:mod:`prorank.excerpts`); ``max_window`` scores overlapping windows (a quarter of a window is
+            repeated) and the caller takes the best one.
 
     Raises:
         TemplateError: a label word is not exactly one token, or the template leaves no room for a document.
@@ -199,19 +202,24 @@ class PromptEncoder:
         *,
         max_length: int = 512,
         query_max_length: int | None = None,
+        document_max_length: int | None = None,
         long_documents: LongDocuments = "truncate",
     ) -> None:
-        if long_documents not in ("truncate", "max_window"):
-            raise ValueError(f"long_documents must be 'truncate' or 'max_window', got {long_documents!r}")
+        if long_documents not in get_args(LongDocuments):
+            raise ValueError(
+                f"long_documents must be one of {', '.join(get_args(LongDocuments))}, got {long_documents!r}"
+            )
         if query_max_length is not None and query_max_length < 1:
             raise ValueError(f"query_max_length must be at least 1, got {query_max_length}")
         self.tokenizer = tokenizer
         self.template = template
         self.max_length = max_length
         self.query_max_length = query_max_length or max(1, int(max_length * template.query_share))
+        self.document_max_length = document_max_length or max_length
         self.long_documents = long_documents
         static = "".join(piece.text for piece in template.pieces if piece.kind == "static")
         self._encode_text = TextEncoder(tokenizer, static)
+        self._excerpt = Excerpter(tokenizer)
         self._pieces: list[tuple[Piece, list[int]]] = [
             (piece, _static_ids(tokenizer, piece.text) if piece.kind == "static" else []) for piece in template.pieces
         ]
@@ -247,11 +255,18 @@ class PromptEncoder:
                 f"instruction and query take {len(prefix)} tokens, which leaves no room for a document within "
                 f"max_length {self.max_length}; shorten the instruction or raise max_length"
             )
+        room = min(room, self.document_max_length)
         piece, _ = self._pieces[self._document_at]
         texts = [piece.text.replace("{document}", self._clean(d, "document")) for d in documents]
-        if self.long_documents == "truncate":
-            all_ids = self._encode_text.limited(texts, room + 1)
-            rows = [ids[:room] + self.suffix_ids for ids in all_ids]
+        if self.long_documents != "max_window":
+            if self.long_documents == "truncate":
+                all_ids = self._encode_text.limited(texts, room + 1)
+                rows = [ids[:room] + self.suffix_ids for ids in all_ids]
+            else:
+                all_ids = self._encode_text.limited(texts, READ_TOKENS)
+                words = self._encode_text.limited([" " + self._clean(query, "query")], self.query_max_length)[0]
+                weights = self._excerpt.query_weights(words[: self.query_max_length])
+                rows = [self._excerpt(ids[:READ_TOKENS], room, weights) + self.suffix_ids for ids in all_ids]
             truncated = sum(len(ids) > room for ids in all_ids)
             group = EncodedGroup(prefix, rows, instruction_length)
             return Encoded(group, tuple(range(len(documents))), truncated, len(documents))
@@ -263,6 +278,13 @@ class PromptEncoder:
                 rows.append(ids[start : start + room] + self.suffix_ids)
                 row_document.append(index)
         return Encoded(EncodedGroup(prefix, rows, instruction_length), tuple(row_document), 0, len(documents))
+
+    def with_long_documents(self, long_documents: LongDocuments) -> PromptEncoder:
+        """The same prompts, but for what becomes of long documents."""
+        return PromptEncoder(
+            self.tokenizer, self.template, max_length=self.max_length, query_max_length=self.query_max_length,
+            document_max_length=self.document_max_length, long_documents=long_documents,
+        )  # fmt: skip
 
     def encode_prefix(self, query: str, instruction: str | None = None) -> tuple[list[int], int]:
         """Ids of everything before the document, and how many of them do not depend on the query."""

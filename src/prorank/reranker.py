@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from prorank.artifact import Manifest, built_in_rerankers, save_checkpoint
 from prorank.cascade import Cascade
 from prorank.loading import LoadOptions, combined, early_exit, load_parts
 from prorank.progress import progress_bar
-from prorank.prompts import Encoded, PromptEncoder, PromptTemplate
+from prorank.prompts import Encoded, LongDocuments, PromptEncoder, PromptTemplate
 from prorank.scoring import (
     DEFAULT_BATCH_TOKENS,
     Backend,
@@ -93,7 +93,7 @@ class Reranker:
         dtype: str | None = None,
         max_length: int | None = None,
         query_max_length: int | None = None,
-        long_documents: Literal["truncate", "max_window"] | None = None,
+        long_documents: LongDocuments | None = None,
         batch_tokens: int | None = None,
         threads: int | None = None,
         local_files_only: bool = False,
@@ -113,7 +113,9 @@ class Reranker:
             dtype: ``float32``, ``bfloat16``, ``float16``; default: bfloat16 where the hardware multiplies it.
             max_length: tokens of a whole prompt; default: the checkpoint's, else 512.
             query_max_length: tokens of the query; default: the checkpoint's, else a share of ``max_length``.
-            long_documents: ``truncate``, or ``max_window`` to score overlapping windows and take the best.
+            long_documents: ``truncate``, ``excerpt`` to keep the beginning and the sentences that share the query's
+                words, or ``max_window`` to score overlapping windows and take the best; default: the checkpoint's,
+                else ``truncate``.
             batch_tokens: own tokens in one forward pass; default: 1024 on a CPU, 16384 on a GPU.
             threads: CPU threads; default: what torch takes (all cores).
             share_prefix: False computes every prompt whole: the same margins, more slowly.
@@ -267,8 +269,8 @@ class Reranker:
     ) -> Margins:
         if self.cascade is None:
             raise ValueError(f"cascade {level!r}: {self.name} has no read-out; fit one with: prorank cascade")
-        if self.encoder.long_documents != "truncate":
-            raise ValueError("cascade: only with long_documents 'truncate'")
+        if self.encoder.long_documents == "max_window":
+            raise ValueError("cascade: not with long_documents 'max_window'")
         tolerance, wanted = self.cascade.tolerance(level), top_k or min(10, self.cascade.top_k)
         if wanted > self.cascade.top_k:
             raise ValueError(f"cascade: the read-out was fitted for the top {self.cascade.top_k}, not {wanted}")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 
-@pytest.mark.parametrize("long_documents", ["truncate", "max_window"])
+@pytest.mark.parametrize("long_documents", ["truncate", "excerpt", "max_window"])
 def test_the_server_scores_as_the_library_does(live: Any, tiny_llama_dir: Path, long_documents: str) -> None:
     from prorank.reranker import Reranker
 

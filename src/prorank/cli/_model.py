@@ -49,8 +49,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
     group.add_argument("--query-max-length", type=positive, metavar="N", help="tokens of the query")
     group.add_argument(
         "--long-documents",
-        choices=("truncate", "max_window"),
-        help="keep the beginning, or score overlapping windows and take the best (default: truncate)",
+        choices=("truncate", "excerpt", "max_window"),
+        help="keep the beginning, or an excerpt by the query's words, or score overlapping windows and take the best "
+        "(default: the checkpoint's, else truncate)",
     )
     group.add_argument(
         "--batch-tokens",

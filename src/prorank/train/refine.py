@@ -107,8 +107,8 @@ def refine(
     optimiser = build_optimiser(policy, config)
     learner = ListLearner(policy, config)
     manifest = Manifest(
-        encoder.template, encoder.label_ids, max_length=encoder.max_length, base_name=base_name,
-        base_sha256=base.sha256, stage="refine", config={"refine": config_dict(config)},
+        encoder.template, encoder.label_ids, max_length=encoder.max_length, long_documents=config.long_documents,
+        base_name=base_name, base_sha256=base.sha256, stage="refine", config={"refine": config_dict(config)},
     )  # fmt: skip
     state: dict[str, Any] = {
         "step": 0, "seconds": 0.0, "documents": 0, "tokens": 0, "best": None, "best_step": 0, "stale": 0,
@@ -122,7 +122,7 @@ def refine(
     def evaluate() -> None:
         if on_eval is None or not main:
             return
-        values = dict(on_eval(_reranker(policy, encoder)))
+        values = dict(on_eval(_reranker(policy, encoder.with_long_documents(config.long_documents))))
         state["after"], state["measured_at"] = values, state["step"]
         log.write(state["step"], values, group="held_out")
         log.say(f"step {state['step']}: held out: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))

@@ -62,16 +62,12 @@ def training_encoder(
             f"{config.document_tokens} document tokens is longer than the model's context of {positions}"
         )
     limited = PromptEncoder(
-        encoder.tokenizer, encoder.template, max_length=length, query_max_length=config.query_tokens
-    )
-    suffix = len(encoder.suffix_ids)
+        encoder.tokenizer, encoder.template, max_length=length, query_max_length=config.query_tokens,
+        document_max_length=config.document_tokens, long_documents=config.long_documents,
+    )  # fmt: skip
 
     def encode(prompts: Prompts) -> EncodedGroup:
-        group = limited.encode(prompts.query, prompts.documents, prompts.instruction).group
-        own = [
-            [*ids[: len(ids) - suffix][: config.document_tokens], *ids[len(ids) - suffix :]] for ids in group.own_ids
-        ]
-        return group._replace(own_ids=own)
+        return limited.encode(prompts.query, prompts.documents, prompts.instruction).group
 
     return encode
 

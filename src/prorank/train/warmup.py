@@ -101,8 +101,8 @@ def warmup(
     check_packing(policy, encode(held_out[0]))
     learner = Learner(policy, config, rewards, lambda ids: encoder.tokenizer.decode(ids, skip_special_tokens=True))
     manifest = Manifest(
-        encoder.template, encoder.label_ids, max_length=encoder.max_length, base_name=base_name,
-        base_sha256=base.sha256, stage="warmup", config={"warmup": config_dict(config)},
+        encoder.template, encoder.label_ids, max_length=encoder.max_length, long_documents=config.long_documents,
+        base_name=base_name, base_sha256=base.sha256, stage="warmup", config={"warmup": config_dict(config)},
     )  # fmt: skip
 
     state: State = {
