@@ -115,18 +115,21 @@ def precision_of(backend: str) -> str:
     return next((name for name in ("int8", "bfloat16", "float16") if name in backend), "float32")
 
 
-def matrix_peak(precision: str, size: int = 1536, repeats: int = 8) -> float:
-    """10^9 operations a second of the best of some square matrix products, all threads."""
+def matrix_peak(precision: str, size: int = 1536, repeats: int = 8, *, device: str = "cpu") -> float:
+    """10^9 operations a second of the best of some square matrix products, all threads (or the whole GPU)."""
     import torch
 
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
-    a = torch.ones(size, size, dtype=kinds[precision])
+    a = torch.ones(size, size, dtype=kinds[precision], device=device)
     product = torch._int_mm if precision == "int8" else torch.mm
+    finish = torch.cuda.synchronize if device == "cuda" else lambda: None
     best = float("inf")
     with torch.inference_mode():
         for _ in range(repeats):
+            finish()
             start = time.perf_counter()
             product(a, a)
+            finish()
             best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best / 1e9
 
