@@ -138,7 +138,8 @@ def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
             "export again with --template"
         )
     backend = open_exported(folder, manifest, threads=options.threads)
-    return Parts(backend, encoder, manifest, combined(*manifest.files.values()), DEFAULT_BATCH_TOKENS)
+    batch_tokens: int = getattr(backend, "batch_tokens", DEFAULT_BATCH_TOKENS)
+    return Parts(backend, encoder, manifest, combined(*manifest.files.values()), batch_tokens)
 
 
 def _remote(name: str, where: str, options: LoadOptions) -> Parts:

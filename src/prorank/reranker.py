@@ -116,7 +116,7 @@ class Reranker:
             long_documents: ``truncate``, ``excerpt`` to keep the beginning and the sentences that share the query's
                 words, or ``max_window`` to score overlapping windows and take the best; default: the checkpoint's,
                 else ``truncate``.
-            batch_tokens: own tokens in one forward pass; default: 1024 on a CPU, 16384 on a GPU.
+            batch_tokens: own tokens in one forward pass; default: 1024 on a CPU (OpenVINO 256), 16384 on a GPU.
             threads: CPU threads; default: what torch takes (all cores).
             share_prefix: False computes every prompt whole: the same margins, more slowly.
 

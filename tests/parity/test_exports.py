@@ -47,6 +47,8 @@ def test_margins_are_the_checkpoints(checkpoint: Path, target: str, tmp_path: Pa
     folder = export(reference, target, tmp_path / target)
     exported = Reranker.from_pretrained(folder, threads=1)
     assert exported.encoder.max_length == 160
+    assert exported.batch_tokens == (256 if target.startswith("openvino") else 1024)
+    np.testing.assert_allclose(reference.margins(QUERY, DOCUMENTS), wanted, atol=1e-6, err_msg="export left its mark")
     got = exported.margins(QUERY, DOCUMENTS)
     assert np.abs(got - wanted).max() <= TOLERANCES[target] * max(1.0, float(wanted.std())), target
     company = 1e-4 if target in ("openvino-f32", "onnx") else TOLERANCES[target]
