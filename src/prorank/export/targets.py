@@ -78,7 +78,7 @@ def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | No
     if chosen.backend == "torch":
         return reranker.save(out)
     with atomic_folder(out) as aside:
-        with _own_attention(reranker), _ready_for(chosen.precision, reranker):
+        with _own_attention(reranker):
             _WRITERS[chosen.backend](reranker, chosen.precision, aside, source_gguf)
         reranker.encoder.tokenizer.save_pretrained(aside)
         model: Any = reranker.backend.model  # type: ignore[attr-defined]
@@ -89,25 +89,6 @@ def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | No
         )
         write_manifest(aside, manifest)
     return out
-
-
-def _ready_for(precision: str, reranker: Any) -> contextlib.AbstractContextManager[object]:
-    """What is rounded to int8 has its outliers evened out first, by what ten prompts show of them."""
-    if precision != "int8":
-        return contextlib.nullcontext()
-    import torch
-
-    from prorank.export.smoothing import smoothed
-
-    groups = [reranker.encode(query, texts).group for query, texts in parity_texts(queries=5, documents=2).items()]
-    prompts = [[*group.prefix_ids, *own] for group in groups for own in group.own_ids]
-    model = reranker.backend.model
-
-    def run() -> torch.Tensor:
-        with torch.no_grad():
-            return torch.cat([model.base_model(torch.tensor([ids])).last_hidden_state[0, -1:] for ids in prompts])
-
-    return smoothed(model, run)
 
 
 @contextlib.contextmanager
