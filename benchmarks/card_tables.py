@@ -206,9 +206,7 @@ def weaknesses() -> str:
     if found is not None:
         tokens = [settings["document_tokens"] for _, settings in steps() if "document_tokens" in settings]
         trained_on = f"; it was trained on passages of at most {max(tokens)}" if tokens else ""
-        lines.append(
-            f"A prompt holds {found['max_length']} tokens{trained_on}. {LONG[found.get('long_documents', 'truncate')]}"
-        )
+        lines.append(f"A prompt holds {found['max_length']} tokens{trained_on}. {LONG[found['long_documents']]}")
         if found["calibration"] is None:
             lines.append("Its probabilities are not calibrated.")
     names = [collection_name(one["path"]) for one in recipe().get("datasets", [])]

@@ -32,6 +32,7 @@ from scoring import (
     pairs_of,
     parsed,
     parser_of,
+    settings_of,
     take_turns,
 )
 
@@ -103,11 +104,9 @@ def summary(args: argparse.Namespace, running: list[Side], work: float, peak: di
 
     rows = {side.name: side.row() for side in running}
     by_name = {side.name: side for side in running}
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    settings |= {"data": args.data.name, "append": None, "mxbai_python": None}
     result: dict[str, Any] = {
-        "benchmark": "engine", "settings": settings, "gflop": round(work / 1e9, 1), "peak_gflop_per_second": peak,
-        "sides": rows, "ratios": {}, "verdict": {},
+        "benchmark": "engine", "settings": settings_of(args), "gflop": round(work / 1e9, 1),
+        "peak_gflop_per_second": peak, "sides": rows, "ratios": {}, "verdict": {},
     }  # fmt: skip
     for side in running:
         if side.name == PEER:

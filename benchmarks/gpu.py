@@ -18,12 +18,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scoring import Jobs, ended, pairs_of, parsed, parser_of
+from scoring import ended, pairs_of, parsed, parser_of, settings_of
 
 from prorank import Reranker
 from prorank.evaluate.speed import matrix_peak, operations
@@ -47,7 +46,7 @@ def main() -> int:
     )
     groups = [[model.encode(query, texts).group for query, texts in jobs] for jobs in repeats]
     rows = {name: measured(score, groups, args.device) for name, score in sides(args, model).items()}
-    result = summary(args, model, repeats, groups, rows)
+    result = summary(args, model, groups, rows)
     print_table(result)
     return ended(result, args.append)
 
@@ -89,7 +88,9 @@ def plain(model: Any, label_ids: Sequence[int], group: EncodedGroup, rows: int =
         for row, i in enumerate(chosen):
             ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
             mask[row, width - len(prompts[i]) :] = 1
-        output = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), logits_to_keep=1)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        ids, mask, positions = (x.to(model.device) for x in (ids, mask, positions))
+        output = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1)
         logits = output.logits[:, -1, list(label_ids)].float().cpu().numpy()
         margins[chosen] = logits[:, 1] - logits[:, 0]
     return margins
@@ -113,23 +114,21 @@ def measured(score: Score, repeats: Sequence[Sequence[EncodedGroup]], device: st
 
 
 def summary(
-    args: argparse.Namespace, model: Reranker, repeats: list[Jobs], groups: Any, rows: dict[str, dict[str, Any]]
+    args: argparse.Namespace, model: Reranker, groups: list[list[EncodedGroup]], rows: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     config = model.backend.model.config.get_text_config().to_dict()  # type: ignore[attr-defined]
     flat = [group for one in groups for group in one]
     work = sum(operations(config, len(g.prefix_ids), [len(ids) for ids in g.own_ids]) for g in flat) / 1e9
     peak = matrix_peak("bfloat16", 8192 if args.device == "cuda" else 1536, device=args.device)
-    documents = sum(len(texts) for jobs in repeats for _, texts in jobs)
+    documents = sum(len(group.own_ids) for group in flat)
     margins = {name: np.concatenate(row.pop("margins")) for name, row in rows.items()}
     for name, row in rows.items():
         row["share_of_peak"] = round(work * row["documents_per_second"] / documents / peak, 3)
         if PEER in margins and name != PEER:
             row["largest_difference"] = round(float(np.abs(margins[name] - margins[PEER]).max()), 4)
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    settings |= {"data": args.data.name, "append": None, "mxbai_python": None}
     result: dict[str, Any] = {
         "benchmark": "gpu", "device": torch.cuda.get_device_name() if args.device == "cuda" else args.device,
-        "settings": settings, "gflop": round(work, 1), "peak_gflop_per_second": round(peak, 1), "sides": rows,
+        "settings": settings_of(args), "gflop": round(work, 1), "peak_gflop_per_second": round(peak, 1), "sides": rows,
         "ratios": {}, "verdict": {},
     }  # fmt: skip
     if {PEER, OURS} <= set(rows):

@@ -142,6 +142,12 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The command line for the record, without this machine's paths."""
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    return settings | {"data": args.data.name, "append": None, "mxbai_python": None}
+
+
 def parse() -> argparse.Namespace:
     parser = parser_of(__doc__, queries=4, documents=10)
     parser.add_argument("--model", default="smollm2-135m", help="a base in float32 (default: %(default)s)")
@@ -243,8 +249,7 @@ def mxbai_environment() -> str:
 def summary(args: argparse.Namespace, running: list[Side]) -> dict[str, Any]:
     rows = {side.name: side.row() for side in running}
     by_name = {side.name: side for side in running}
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    settings |= {"data": args.data.name, "append": None, "mxbai_python": None}
+    settings = settings_of(args)
     result: dict[str, Any] = {"benchmark": "scoring", "settings": settings, "sides": rows, "ratios": {}, "verdict": {}}
     equal = [(PEER, EQUAL), ("CrossEncoder", "prorank fp32")]
     for theirs, ours in equal:

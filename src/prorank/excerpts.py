@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 __all__ = ["READ_TOKENS", "Excerpter"]
 
 READ_TOKENS = 4096
-"""Of a longer document the rest is not looked at."""
+"""So many tokens of a document are looked at (more only where a prompt holds more); the rest is not."""
 _HEAD_SHARE = 1 / 3  # of the room, for the beginning: title and subject
 _SHORTEST, _LONGEST = 6, 40  # tokens of a sentence; a longer one is cut, so that it can be chosen in part
 _STEM = 5  # letters that tokens of one word are compared by: "vaccine", "vaccines", "vaccinated"

@@ -1,4 +1,4 @@
-"""Prompts as data, and as token ids (what a text from outside may become: ``text_encoder``).
+"""Prompts as data, and as token ids (the form of the data: ``prompt_template``; text from outside: ``text_encoder``).
 
 A :class:`PromptTemplate` is a list of pieces, nothing executable. :class:`PromptEncoder` tokenises each piece on its
 own and joins them as ids, so that (1) instruction and query give one prefix shared by all documents of a query,
@@ -9,93 +9,17 @@ is cut at its own limit, the document takes the rest. It knows no model and no s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from prorank.excerpts import READ_TOKENS, Excerpter
+from prorank.prompt_template import Piece, PromptTemplate, TemplateError
 from prorank.text_encoder import TextEncoder
 from prorank.types import EncodedGroup
 
 __all__ = ["PRESETS", "Encoded", "LongDocuments", "Piece", "PromptEncoder", "PromptTemplate", "TemplateError"]
 
 LongDocuments = Literal["truncate", "excerpt", "max_window"]
-
-
-class TemplateError(ValueError):
-    """A template that cannot be used with a tokenizer: label words, missing fields, no room for the document."""
-
-
-class Piece(NamedTuple):
-    """One stretch of the prompt, tokenised by itself."""
-
-    kind: Literal["static", "user"]
-    """``static``: our own text, special tokens are honoured. ``user``: holds fields, special tokens stay text."""
-    text: str
-    """For ``user``: a pattern with any of the fields ``{instruction}``, ``{query}``, ``{document}``."""
-
-
-@dataclass(frozen=True)
-class PromptTemplate:
-    """A relevance prompt, frozen as data and saved with a checkpoint.
-
-    The order is instruction, query, document, suffix. Fields are filled once; text that looks like a field stays text.
-    """
-
-    name: str
-    """A preset's name, or ``prorank`` for ours, derived from a base's chat template."""
-    pieces: tuple[Piece, ...]
-    """In order; exactly one ``user`` piece holds ``{document}``, and none before it comes after."""
-    label_words: tuple[str, str]
-    """(irrelevant, relevant); each must be exactly one token."""
-    answer_end: str
-    """What a well-formed answer is followed by: the end-of-turn token's text."""
-    default_instruction: str | None = None
-    """Used where the caller gives none."""
-    instruction_format: str = "{instruction}"
-    """How a given instruction appears in its piece; nothing appears without one."""
-    query_share: float = 0.25
-    """The query's limit, as a share of ``max_length``, where no ``query_max_length`` is given."""
-    strip: bool = False
-    """Whether white space around instruction, query and document is dropped."""
-    probability_shift: float = 0.0
-    """Added to the margin before the sigmoid where no calibration is known (mxbai: -estimated_max / 2)."""
-
-    def __post_init__(self) -> None:
-        holding = [i for i, piece in enumerate(self.pieces) if piece.kind == "user" and "{document}" in piece.text]
-        queries = [i for i, piece in enumerate(self.pieces) if piece.kind == "user" and "{query}" in piece.text]
-        if len(holding) != 1 or len(queries) != 1 or queries[0] >= holding[0]:
-            raise TemplateError(
-                f"template {self.name!r}: pieces must hold {{query}} once and {{document}} once, the query first and "
-                "in a piece of its own"
-            )
-        if "{instruction}" in self.pieces[holding[0]].text:
-            raise TemplateError(f"template {self.name!r}: {{instruction}} must come before the document's piece")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data; :meth:`from_dict` reads it back."""
-        data = asdict(self)
-        data["pieces"] = [{piece.kind: piece.text} for piece in self.pieces]
-        data["label_words"] = list(self.label_words)
-        return data
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PromptTemplate:
-        """Read a template from :meth:`to_dict`'s form.
-
-        Raises:
-            TemplateError: a field is missing, unknown or of the wrong kind; the message names it.
-        """
-        fields = dict(data)
-        try:
-            pieces = tuple(Piece(kind, text) for piece in fields.pop("pieces") for kind, text in piece.items())
-            irrelevant, relevant = fields.pop("label_words")
-            template = cls(pieces=pieces, label_words=(str(irrelevant), str(relevant)), **fields)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise TemplateError(f"template data: {type(error).__name__}: {error}") from error
-        if any(kind not in ("static", "user") for kind, _ in pieces):
-            raise TemplateError("template data: a piece must be {'static': text} or {'user': pattern}")
-        return template
 
 
 TASK = "Judge whether a passage is relevant to a query. Answer with one digit: 1 if it is relevant, 0 if it is not."
@@ -258,26 +182,30 @@ class PromptEncoder:
         room = min(room, self.document_max_length)
         piece, _ = self._pieces[self._document_at]
         texts = [piece.text.replace("{document}", self._clean(d, "document")) for d in documents]
-        if self.long_documents != "max_window":
-            if self.long_documents == "truncate":
-                all_ids = self._encode_text.limited(texts, room + 1)
-                rows = [ids[:room] + self.suffix_ids for ids in all_ids]
-            else:
-                all_ids = self._encode_text.limited(texts, READ_TOKENS)
-                words = self._encode_text.limited([" " + self._clean(query, "query")], self.query_max_length)[0]
-                weights = self._excerpt.query_weights(words[: self.query_max_length])
-                rows = [self._excerpt(ids[:READ_TOKENS], room, weights) + self.suffix_ids for ids in all_ids]
-            truncated = sum(len(ids) > room for ids in all_ids)
-            group = EncodedGroup(prefix, rows, instruction_length)
-            return Encoded(group, tuple(range(len(documents))), truncated, len(documents))
+        if self.long_documents == "max_window":
+            rows, row_document = self._windows(texts, room)
+            return Encoded(EncodedGroup(prefix, rows, instruction_length), row_document, 0, len(documents))
+        if self.long_documents == "truncate":
+            all_ids = self._encode_text.limited(texts, room + 1)
+            kept = [ids[:room] for ids in all_ids]
+        else:
+            limit = max(READ_TOKENS, room + 1)
+            all_ids = self._encode_text.limited(texts, limit)
+            words = self._encode_text.limited([" " + self._clean(query, "query")], self.query_max_length)[0]
+            weights = self._excerpt.query_weights(words[: self.query_max_length])
+            kept = [self._excerpt(ids[:limit], room, weights) for ids in all_ids]
+        group = EncodedGroup(prefix, [ids + self.suffix_ids for ids in kept], instruction_length)
+        return Encoded(group, tuple(range(len(documents))), sum(len(ids) > room for ids in all_ids), len(documents))
+
+    def _windows(self, texts: list[str], room: int) -> tuple[list[list[int]], tuple[int, ...]]:
+        """Rows of overlapping windows, and the document of each."""
         rows, row_document = [], []
         step = max(room - room // 4, 1)
         for index, ids in enumerate(self._encode_text(texts)):
-            starts = range(0, max(len(ids) - room // 4, 1), step)
-            for start in starts:
+            for start in range(0, max(len(ids) - room // 4, 1), step):
                 rows.append(ids[start : start + room] + self.suffix_ids)
                 row_document.append(index)
-        return Encoded(EncodedGroup(prefix, rows, instruction_length), tuple(row_document), 0, len(documents))
+        return rows, tuple(row_document)
 
     def with_long_documents(self, long_documents: LongDocuments) -> PromptEncoder:
         """The same prompts, but for what becomes of long documents."""

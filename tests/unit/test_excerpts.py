@@ -111,6 +111,16 @@ def test_of_a_megabyte_the_first_tokens_are_read(tokenizer: Any) -> None:
     assert len(first) == len(second)
 
 
+def test_what_fits_is_kept_whole_however_long(tokenizer: Any) -> None:
+    text = FILLER * (READ_TOKENS // 10)
+    rows = [
+        PromptEncoder(tokenizer, PRESETS["prorank"], max_length=12_000, long_documents=kind).encode(QUERY, [text])
+        for kind in ("truncate", "excerpt")
+    ]
+    assert rows[0].group.own_ids == rows[1].group.own_ids
+    assert len(rows[0].group.own_ids[0]) > READ_TOKENS
+
+
 @given(text=st.text(st.characters(exclude_categories=[]), max_size=200))
 @RELAXED
 def test_outside_text_gives_no_special_token(tokenizer: Any, text: str) -> None:

@@ -129,6 +129,7 @@ def ship(folder, **changes):
     manifest = {
         "base_name": "smollm2-135m", "base_sha256": BASE_SHA256, "files": {"adapter_model.safetensors": ADAPTER_SHA256},
         "stage": "refine", "created": "2026-01-01", "commit": "d" * 40, "max_length": 192,
+        "long_documents": "truncate",
         "template": {"name": "prorank"}, "calibration": None,
         "config": {"refine": {"steps": 13, "document_tokens": 80, "mixture_alpha": 0.0, "learning_rate": 2e-4}},
     }  # fmt: skip

@@ -19,8 +19,6 @@ _GROUP = 64
 """Activations get a scale for so many inputs of a row. Without a number that divides the inputs OpenVINO 2026.4 does
 not quantise at all: "one scale a row" ran in float32, at half the speed. 32 is about a fifth slower, 192 a twelfth
 faster."""
-_BATCH_TOKENS = 256
-"""OpenVINO keeps about 380 kB for every token of the largest batch that it has seen."""
 
 
 class OpenVinoBackend(GraphBackend):
@@ -37,8 +35,9 @@ class OpenVinoBackend(GraphBackend):
         ImportError: OpenVINO is not installed.
     """
 
-    batch_tokens = _BATCH_TOKENS
-    """Own tokens in one pass, where nobody asks for another number."""
+    batch_tokens = 256
+    """Own tokens in one pass, where nobody asks for another number: OpenVINO keeps about 380 kB for every token of the
+    largest batch that it has seen."""
 
     def __init__(
         self, folder: Path, label_ids: tuple[int, int], *, precision: str = "int8", threads: int | None = None

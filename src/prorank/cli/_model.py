@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+
+from prorank.prompts import LongDocuments
 
 if TYPE_CHECKING:
     from prorank.reranker import Reranker
@@ -49,7 +51,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
     group.add_argument("--query-max-length", type=positive, metavar="N", help="tokens of the query")
     group.add_argument(
         "--long-documents",
-        choices=("truncate", "excerpt", "max_window"),
+        choices=get_args(LongDocuments),
         help="keep the beginning, or an excerpt by the query's words, or score overlapping windows and take the best "
         "(default: the checkpoint's, else truncate)",
     )

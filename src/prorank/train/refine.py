@@ -94,6 +94,7 @@ def refine(
     """
     from accelerate import Accelerator
 
+    encoder = encoder.with_long_documents(config.long_documents)
     instructions = [source.instruction for source in mixture.sources]
     encode = training_encoder(encoder, base.model, config, instructions=instructions, section="refine")
     accelerator = Accelerator(cpu=device == "cpu")
@@ -107,7 +108,7 @@ def refine(
     optimiser = build_optimiser(policy, config)
     learner = ListLearner(policy, config)
     manifest = Manifest(
-        encoder.template, encoder.label_ids, max_length=encoder.max_length, long_documents=config.long_documents,
+        encoder.template, encoder.label_ids, max_length=encoder.max_length, long_documents=encoder.long_documents,
         base_name=base_name, base_sha256=base.sha256, stage="refine", config={"refine": config_dict(config)},
     )  # fmt: skip
     state: dict[str, Any] = {
@@ -122,7 +123,7 @@ def refine(
     def evaluate() -> None:
         if on_eval is None or not main:
             return
-        values = dict(on_eval(_reranker(policy, encoder.with_long_documents(config.long_documents))))
+        values = dict(on_eval(_reranker(policy, encoder)))
         state["after"], state["measured_at"] = values, state["step"]
         log.write(state["step"], values, group="held_out")
         log.say(f"step {state['step']}: held out: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
