@@ -100,8 +100,10 @@ def facts() -> str:
     weights = [(name, digest, (folder / name).stat().st_size / 1e6) for name, digest in found["files"].items()]
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     calibration = found["calibration"]
+    prior = found.get("calibration_prior")
+    odds = f", for a candidate that is relevant in {prior:.0%} of cases before it is read" if prior else ""
     fitted = (
-        "probability = sigmoid({} · margin {:+}), fitted on held-out data".format(*calibration) if calibration else ""
+        "sigmoid({:.3f} · margin {:+.3f}), fitted on held-out data".format(*calibration) + odds if calibration else ""
     )
     rows = [
         [

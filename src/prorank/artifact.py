@@ -63,6 +63,8 @@ class Manifest:
     """``base``, ``warmup`` or ``refine``: the last training stage."""
     calibration: tuple[float, float] | None = None
     """(slope, intercept) of probability = sigmoid(slope * margin + intercept), fitted on data; None: not fitted."""
+    calibration_prior: float | None = None
+    """Share of relevant documents that the probability is for; None: as among the candidates it was fitted on."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The resolved training configuration."""
     commit: str = ""

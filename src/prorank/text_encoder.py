@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import threading
+from array import array
 from itertools import pairwise
 from typing import Any
+
+from cachetools import LRUCache
 
 __all__ = ["TextEncoder"]
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _CHARS_PER_TOKEN = 24  # more than any common token has: text cut here still fills the limit, nearly always
+_REMEMBERED_BYTES = 32 << 20  # of texts and their ids, about
 
 
 class TextEncoder:
-    """texts -> token ids; threads may share it.
+    """texts -> token ids; threads may share it. Texts seen lately are not tokenised again.
 
     Args:
         tokenizer: a transformers tokenizer, or :class:`prorank.tokenizers.FastTokenizer`.
@@ -30,9 +35,25 @@ class TextEncoder:
         self._forbidden = frozenset(guarded.values())
         words = sorted(guarded, key=len, reverse=True)
         self._pattern = re.compile("|".join(re.escape(word) for word in words) or r"(?!)")
+        # A token's id takes 4 bytes, its text about as much.
+        self._remembered: LRUCache[str, array[int]] = LRUCache(
+            _REMEMBERED_BYTES, getsizeof=lambda ids: 256 + 8 * len(ids)
+        )
+        self._lock = threading.Lock()
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
         """Ids of every text, read to its end."""
+        with self._lock:
+            known = {text: ids for text in texts if (ids := self._remembered.get(text)) is not None}
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        known |= {text: array("I", ids) for text, ids in zip(new, self._ids(new), strict=True)}
+        with self._lock:
+            for text in new:
+                if self._remembered.getsizeof(known[text]) <= self._remembered.maxsize:
+                    self._remembered[text] = known[text]
+        return [known[text].tolist() for text in texts]
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
         clean = [_SURROGATE.sub("\ufffd", text) for text in texts]
         encoded = self._plain(clean) if clean else []
         for i, ids in enumerate(encoded):

@@ -71,7 +71,7 @@ def test_curriculum_of_blocks(folders, tmp_path):
     recipe.write_text(
         f'model = "{base}"\nout = "{tmp_path / "run"}"\nteacher = "bm25"\ntest_top_k = 5\ndevice = "cpu"\n'
         f'[[datasets]]\npath = "{data}"\ncap = 1\n'
-        '[[blocks]]\nname = "distil"\nlosses = ["kl=1"]\n'
+        '[[blocks]]\nname = "distil"\nlosses = ["kl=1"]\nlong_documents = "excerpt"\n'
         '[[blocks]]\nname = "labels"\nremine = 3\nlosses = ["softmax=1"]\n'
     )
     assert main(["train", "--config", str(recipe), *QUICK]) == 0
@@ -80,6 +80,8 @@ def test_curriculum_of_blocks(folders, tmp_path):
     record = json.loads((second / "records.jsonl").read_text())
     assert record["model"] == str(first / "best")
     assert record["datasets"][0]["lists"] == 3, "one list for each query that was mined anew"
+    manifests = [json.loads((folder / "last" / "prorank.json").read_text()) for folder in (first, second)]
+    assert [found["long_documents"] for found in manifests] == ["excerpt", "excerpt"], "later blocks read as the first"
     assert list((tmp_path / "run" / "mined-2").rglob("*.trec")), "the model's order is kept"
     recipe.write_text(recipe.read_text().replace("remine = 3", "remine = -3"))
     assert main(["train", "--config", str(recipe), *QUICK]) == 2

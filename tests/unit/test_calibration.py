@@ -10,7 +10,8 @@ import pytest
 
 from prorank import Reranker
 from prorank.cli.main import main
-from prorank.evaluate.calibration import fit_probability
+from prorank.evaluate.calibration import fit_probability, prior_weights
+from prorank.evaluate.expressiveness import expected_calibration_error, reliability_bins
 from tiny_models import make_tiny
 
 
@@ -31,6 +32,25 @@ def test_separable_data_have_a_finite_fit() -> None:
     slope, intercept = fit_probability([-3.0, -2.0, 2.0, 3.0], [0, 0, 1, 1])
     assert 0 < slope < 100
     assert intercept == pytest.approx(0.0, abs=1e-3)
+
+
+def test_fit_at_even_odds_equals_balanced_logistic_regression() -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    rng = np.random.default_rng(1)
+    relevant = rng.random(20_000) < 0.05
+    margins = rng.normal(np.where(relevant, 1.0, -1.0), 1.0)
+    theirs = linear_model.LogisticRegression(C=1e9, class_weight="balanced").fit(margins[:, None], relevant)
+    found = fit_probability(margins, relevant, prior=0.5)
+    assert found == pytest.approx((theirs.coef_[0, 0], theirs.intercept_[0]), abs=0.03)
+    # Two normal classes of variance 1 at -1 and 1: the log odds of a margin at even odds are 2 * margin.
+    assert found == pytest.approx((2.0, 0.0), abs=0.15)
+    assert fit_probability(margins, relevant)[1] == pytest.approx(np.log(0.05 / 0.95), abs=0.3)
+    p = 1 / (1 + np.exp(-(found[0] * margins + found[1])))
+    weights = prior_weights(relevant, 0.5)
+    assert weights.mean() == pytest.approx(1.0)
+    assert weights[relevant].sum() == pytest.approx(len(margins) / 2)
+    assert expected_calibration_error(reliability_bins(p, relevant, weights=weights)) < 0.02
+    assert expected_calibration_error(reliability_bins(p, relevant)) > 0.1
 
 
 def test_data_that_say_nothing_are_refused() -> None:
@@ -64,5 +84,12 @@ def test_command_writes_the_checkpoint(base_folder: Path, tmp_path: Path, capsys
     slope, intercept = json.loads((folder / "prorank.json").read_text("utf-8"))["calibration"]
     again = Reranker.from_pretrained(folder, dtype="float32")
     assert again.calibration == pytest.approx((slope, intercept))
+    assert main([*command, "--prior", "0.5"]) == 0
+    manifest = json.loads((folder / "prorank.json").read_text("utf-8"))
+    assert manifest["calibration_prior"] == 0.5
+    assert manifest["calibration"][1] > intercept  # a third of the candidates are relevant
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--prior", "1"])
+    assert "--prior: expected a number above 0 and below 1" in capsys.readouterr().err
     assert main(["calibrate", "--data", str(data)]) == 2
     assert "--dry-run" in capsys.readouterr().err

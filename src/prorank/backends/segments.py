@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from prorank.backends.last_layer import reading
 from prorank.backends.torch import PrefixStates, TorchBackend, cache_of, label_rows, padded
 from prorank.types import EncodedGroup
 
@@ -72,7 +73,8 @@ class SplitDecoder:
         chosen = torch.as_tensor(list(rows), device=half.hidden.device)
         lengths = half.lengths[chosen]
         hidden = half.hidden[chosen, : int(lengths.max())]
-        states = self._run(self._rest, half.past, len(rows), inputs_embeds=hidden)
+        with reading(lengths - 1):
+            states = self._run(self._rest, half.past, len(rows), inputs_embeds=hidden)
         last = states[torch.arange(len(rows), device=states.device), lengths - 1]
         return last.float() @ self._rows.T + self._bias
 

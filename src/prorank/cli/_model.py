@@ -24,6 +24,17 @@ def positive(text: str) -> int:
     return value
 
 
+def share(text: str) -> float:
+    """An argparse type: a number above 0 and below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and below 1, got {text!r}")
+    return value
+
+
 def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) -> None:
     """Add ``--model`` (unless the command has its own) and the flags that say how to load and run it."""
     group = parser.add_argument_group("model")

@@ -29,9 +29,9 @@ def remined(
     """
     from prorank.cli._teachers import scored_candidates
     from prorank.evaluate.systems import RerankerSystem
-    from prorank.prompts import PromptEncoder
     from prorank.reranker import Reranker
     from prorank.train.sampling import is_held_out
+    from prorank.train.setup import with_limits
 
     if not one.candidates:
         return one
@@ -41,11 +41,7 @@ def remined(
     chosen = sorted(training, key=_place)[:queries]
     listed = {q: dict(list(one.candidates[q].items())[: config.hard_rank_to]) for q in chosen}
     reranker = Reranker.from_pretrained(model, device=options["device"], threads=options["threads"])
-    encoder, template = reranker.encoder, reranker.encode("", [""], one.spec.instruction).group
-    length = len(template.prefix_ids) + len(encoder.suffix_ids) + config.query_tokens + config.document_tokens
-    reranker.encoder = PromptEncoder(
-        encoder.tokenizer, encoder.template, max_length=length, query_max_length=config.query_tokens
-    )
+    reranker.encoder = with_limits(reranker.encoder, config, [one.spec.instruction])
     system = RerankerSystem(reranker, instruction=one.spec.instruction)
     scored = scored_candidates(system, _only(one.collection, chosen), listed, folder / one.collection.name)
     kept = [q for q in one.collection.queries if q in held_out or q in scored]

@@ -1,8 +1,9 @@
 """Fit what `probability` means to judged candidates: sigmoid(slope * margin + intercept). No order changes.
 
 Candidates without a judgment count as not relevant, so the probability is that of a first-stage candidate to be judged
-relevant. Half of the queries, by the hash of their ids, are fitted on; calibration error and log loss before and after
-are those of the other half. The numbers go into the checkpoint's prorank.json.
+relevant, or, with --prior 0.5, what it would be if half of the candidates were. Half of the queries, by the hash of
+their ids, are fitted on; calibration error and log loss before and after are those of the other half. The numbers go
+into the checkpoint's prorank.json.
 
   prorank calibrate --model runs/refined/best --data DATA/nfcorpus --split dev
 """
@@ -13,7 +14,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.cli._model import add_model_arguments, load_reranker, positive, share
 from prorank.cli._queries import add_query_arguments, chosen_queries, hash_of
 from prorank.progress import progress_bar
 
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_query_arguments(parser, split="dev", candidates=20)
     parser.add_argument("--held-out", action="store_true", help="only queries that training held out (by their ids)")
     parser.add_argument("--min-relevance", type=positive, default=1, metavar="N", help="least judgment (default: 1)")
+    parser.add_argument(
+        "--prior", type=share, metavar="SHARE", help="of relevant candidates, above 0 and below 1 (default: the data's)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="report, but leave the checkpoint as it is")
     add_model_arguments(parser)
 
@@ -42,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from prorank.artifact import built_in_rerankers, checkpoint_folder, read_manifest, write_manifest
-    from prorank.evaluate.calibration import fit_probability
+    from prorank.evaluate.calibration import fit_probability, prior_weights
     from prorank.evaluate.expressiveness import expected_calibration_error, reliability_bins
     from prorank.reranker import default_model
     from prorank.scoring import probability
@@ -56,18 +60,19 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--model: {name} comes with the package and stays as it is; give --dry-run, or a folder")
     reranker = load_reranker(args)
     margins, relevant, fitted_on = _scored(args, reranker)
-    slope, intercept = fit_probability(margins[fitted_on], relevant[fitted_on])
+    slope, intercept = fit_probability(margins[fitted_on], relevant[fitted_on], prior=args.prior)
     rest = ~fitted_on
+    weights = prior_weights(relevant[rest], args.prior)
     print(f"{int(fitted_on.sum())} pairs fitted on, {int(rest.sum())} others, {relevant.mean():.1%} relevant")
     for label, parameters in (("as it is", reranker.calibration), ("fitted", (slope, intercept))):
         p = np.clip(probability(margins[rest], *parameters), 1e-12, 1 - 1e-12)
         y = relevant[rest]
-        log_loss = float(-np.where(y, np.log(p), np.log1p(-p)).mean())
-        error = expected_calibration_error(reliability_bins(p, y))
+        log_loss = float(-(weights * np.where(y, np.log(p), np.log1p(-p))).mean())
+        error = expected_calibration_error(reliability_bins(p, y, weights=weights))
         print(f"{label:<12} calibration error {error:.4f}   log loss {log_loss:.4f}")
     print(f"probability = sigmoid({slope:.4f} * margin {intercept:+.4f})")
     if not args.dry_run:
-        write_manifest(folder, replace(manifest, calibration=(slope, intercept)))
+        write_manifest(folder, replace(manifest, calibration=(slope, intercept), calibration_prior=args.prior))
     return 0
 
 

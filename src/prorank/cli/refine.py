@@ -121,7 +121,8 @@ def train(prepared: Sequence[Prepared], options: Mapping[str, Any], config: Refi
     chosen = options["template"]
     template = manifest.template if manifest and not chosen else resolve_template(chosen, base.tokenizer)
     length = int(options["max_length"] or (manifest.max_length if manifest else 0) or 512)
-    encoder = PromptEncoder(base.tokenizer, template, max_length=length)
+    reading: Any = manifest.long_documents if manifest else "truncate"
+    encoder = PromptEncoder(base.tokenizer, template, max_length=length, long_documents=reading)
     out = Path(options["out"])
     result = refine(
         base, encoder, mixture, config, out, base_name=base_name, adapter=adapter, device=options["device"],

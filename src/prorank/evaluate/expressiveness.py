@@ -41,7 +41,8 @@ class ReliabilityBin(NamedTuple):
     """Mean probability."""
     observed: float
     """Share of relevant ones."""
-    count: int
+    count: float
+    """Pairs in it; where they weigh differently, their weights' sum."""
 
 
 def distinct_share(scores: Scores) -> float:
@@ -116,12 +117,23 @@ def query_auc(scores: Scores, relevant: Mapping[str, npt.NDArray[np.bool_]]) -> 
     )
 
 
-def reliability_bins(probabilities: npt.ArrayLike, relevant: npt.ArrayLike, bins: int = 10) -> list[ReliabilityBin]:
-    """Equal-width bins of the probability that hold anything: mean probability, share of relevant, count."""
+def reliability_bins(
+    probabilities: npt.ArrayLike, relevant: npt.ArrayLike, bins: int = 10, *, weights: npt.ArrayLike | None = None
+) -> list[ReliabilityBin]:
+    """Equal-width bins of the probability that hold anything: mean probability, share of relevant, count.
+
+    Args:
+        weights: of the pairs in means and shares, ``(n,)``; None: all the same.
+    """
     given, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(relevant, dtype=bool)
+    w = np.ones(len(given), dtype=int) if weights is None else np.asarray(weights, dtype=np.float64)
     places = np.clip((given * bins).astype(int), 0, bins - 1)
     return [
-        ReliabilityBin(float(given[inside].mean()), float(truth[inside].mean()), int(inside.sum()))
+        ReliabilityBin(
+            float(np.average(given[inside], weights=w[inside])),
+            float(np.average(truth[inside], weights=w[inside])),
+            w[inside].sum().item(),
+        )
         for inside in (places == place for place in range(bins))
         if inside.any()
     ]

@@ -37,7 +37,7 @@ from prorank.train.optimise import apply_gradients, build_optimiser, learning_ra
 from prorank.train.policy import Policy
 from prorank.train.refine_settings import RefineConfig
 from prorank.train.runlog import RunLog
-from prorank.train.setup import build_policy, training_encoder
+from prorank.train.setup import build_policy, reading_as, training_encoder
 from prorank.train.stopping import StopSignal
 
 __all__ = ["RefineResult", "refine"]
@@ -94,7 +94,7 @@ def refine(
     """
     from accelerate import Accelerator
 
-    encoder = encoder.with_long_documents(config.long_documents)
+    encoder = reading_as(encoder, config)
     instructions = [source.instruction for source in mixture.sources]
     encode = training_encoder(encoder, base.model, config, instructions=instructions, section="refine")
     accelerator = Accelerator(cpu=device == "cpu")

@@ -22,8 +22,9 @@ class TrainingConfig:
     """How many of the held-out queries are asked at an evaluation."""
     document_tokens: int = 96
     """Tokens of a document; the rest is cut."""
-    long_documents: Literal["truncate", "excerpt"] = "truncate"
-    """What is kept of a longer document: its beginning, or an excerpt by the query's words. Saved with the model."""
+    long_documents: Literal["auto", "truncate", "excerpt"] = "auto"
+    """What is kept of a longer document: its beginning, or an excerpt by the query's words; auto: as the model to be
+    trained does. Saved with the model."""
     query_tokens: int = 48
     """Tokens of a query; the rest is cut."""
     seed: int = 0

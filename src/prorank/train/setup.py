@@ -18,7 +18,7 @@ from prorank.train.policy import Policy
 from prorank.train.settings import TrainingConfig
 from prorank.types import EncodedGroup
 
-__all__ = ["Prompts", "build_policy", "training_encoder"]
+__all__ = ["Prompts", "build_policy", "reading_as", "training_encoder", "with_limits"]
 
 
 class Prompts(Protocol):
@@ -33,6 +33,29 @@ class Prompts(Protocol):
         """None: the template's own."""
 
 
+def reading_as(encoder: PromptEncoder, config: TrainingConfig) -> PromptEncoder:
+    """The prompts with the configuration's choice of what is kept of a long document, if it makes one."""
+    return encoder if config.long_documents == "auto" else encoder.with_long_documents(config.long_documents)
+
+
+def with_limits(
+    encoder: PromptEncoder, config: TrainingConfig, instructions: Sequence[str | None] = (None,)
+) -> PromptEncoder:
+    """The prompts as training sees them: ``query_tokens`` and ``document_tokens`` as limits, one prompt a document.
+
+    Args:
+        instructions: all that will come; the longest decides how long a prompt may get.
+    """
+    prefixes = [encoder.encode("", [""], instruction).group.prefix_ids for instruction in instructions]
+    length = max(map(len, prefixes)) + len(encoder.suffix_ids) + config.query_tokens + config.document_tokens
+    reading = reading_as(encoder, config).long_documents
+    return PromptEncoder(
+        encoder.tokenizer, encoder.template, max_length=length, query_max_length=config.query_tokens,
+        document_max_length=config.document_tokens,
+        long_documents="truncate" if reading == "max_window" else reading,
+    )  # fmt: skip
+
+
 def training_encoder(
     encoder: PromptEncoder,
     model: Any,
@@ -42,29 +65,24 @@ def training_encoder(
     answer_tokens: int = 2,
     section: str = "warmup",
 ) -> Callable[[Prompts], EncodedGroup]:
-    """Encodes a query's prompts with ``query_tokens`` and ``document_tokens`` as limits; suffixes are never cut.
+    """Encodes a query's prompts :func:`with_limits`; suffixes are never cut.
 
     Args:
-        instructions: all that will come; the longest decides how long a prompt may get.
         answer_tokens: room that must be left for an answer.
         section: whose flags an error names.
 
     Raises:
         ValueError: such a prompt is longer than the model's context.
     """
-    prefixes = [encoder.encode("", [""], instruction).group.prefix_ids for instruction in instructions]
-    template = max(map(len, prefixes)) + len(encoder.suffix_ids)
-    length = template + config.query_tokens + config.document_tokens
+    limited = with_limits(encoder, config, instructions)
+    length = limited.max_length
+    template = length - config.query_tokens - config.document_tokens
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions and length + answer_tokens > positions:
         raise ValueError(
             f"--{section}.document_tokens: a prompt of {template} template, {config.query_tokens} query and "
             f"{config.document_tokens} document tokens is longer than the model's context of {positions}"
         )
-    limited = PromptEncoder(
-        encoder.tokenizer, encoder.template, max_length=length, query_max_length=config.query_tokens,
-        document_max_length=config.document_tokens, long_documents=config.long_documents,
-    )  # fmt: skip
 
     def encode(prompts: Prompts) -> EncodedGroup:
         return limited.encode(prompts.query, prompts.documents, prompts.instruction).group

@@ -35,7 +35,7 @@ from prorank.train.rewards import resolve_rewards
 from prorank.train.runlog import RunLog
 from prorank.train.sampling import PromptSampler
 from prorank.train.settings import WarmupConfig
-from prorank.train.setup import build_policy, training_encoder
+from prorank.train.setup import build_policy, reading_as, training_encoder
 from prorank.train.step import Learner
 from prorank.train.stopping import StopSignal
 from prorank.train.update import State, train_step
@@ -87,6 +87,7 @@ def warmup(
     from accelerate import Accelerator
 
     rewards = resolve_rewards(config.reward_weights())
+    encoder = reading_as(encoder, config)
     encode = training_encoder(encoder, base.model, config, answer_tokens=config.max_completion_tokens)
     held_out = sampler.held_out(config.held_out_queries)
     accelerator = Accelerator(cpu=device == "cpu")
@@ -101,7 +102,7 @@ def warmup(
     check_packing(policy, encode(held_out[0]))
     learner = Learner(policy, config, rewards, lambda ids: encoder.tokenizer.decode(ids, skip_special_tokens=True))
     manifest = Manifest(
-        encoder.template, encoder.label_ids, max_length=encoder.max_length, long_documents=config.long_documents,
+        encoder.template, encoder.label_ids, max_length=encoder.max_length, long_documents=encoder.long_documents,
         base_name=base_name, base_sha256=base.sha256, stage="warmup", config={"warmup": config_dict(config)},
     )  # fmt: skip
 
