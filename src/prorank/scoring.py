@@ -37,6 +37,7 @@ DEFAULT_BATCH_TOKENS_GPU = 16_384
 """On an accelerator, which larger batches keep busy."""
 
 _HELD_TOKENS = 131_072
+_PADDED_SHARE = 1 / 16  # of a row; a batch that is half full takes none that would be padded by more
 
 Margins = npt.NDArray[np.float32]
 
@@ -171,14 +172,21 @@ def _cut(group: EncodedGroup, places: Sequence[tuple[int, int]], batch_tokens: i
     ordered = sorted(unique.items(), key=lambda item: len(item[0]), reverse=True)
     start = 0
     while start < len(ordered):
-        width = max(len(ordered[start][0]), 1)
-        chunk = ordered[start : start + max(batch_tokens // width, 1)]
+        most = max(batch_tokens // max(len(ordered[start][0]), 1), 1)
+        chunk = ordered[start : start + most]
+        chunk = chunk[: _worth_padding([len(ids) for ids, _ in chunk], most // 2)]
         yield Batch(
             EncodedGroup(group.prefix_ids, [ids for ids, _ in chunk], group.instruction_length),
             tuple(places[rows[0]] for _, rows in chunk),
             tuple(tuple(places[row] for row in rows[1:]) for _, rows in chunk),
         )
         start += len(chunk)
+
+
+def _worth_padding(lengths: Sequence[int], half: int) -> int:
+    """How many rows, by descending lengths, make one batch: beyond ``half`` of one, none that is much shorter."""
+    least = lengths[0] * (1 - _PADDED_SHARE)
+    return next((i for i in range(half + 1, len(lengths)) if lengths[i] < least), len(lengths))
 
 
 def score_groups(

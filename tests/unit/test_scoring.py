@@ -48,6 +48,12 @@ def test_batches_keep_the_budget(groups: list[EncodedGroup], batch_tokens: int) 
         assert list(map(len, rows)) == sorted(map(len, rows), reverse=True)
 
 
+def test_a_half_full_batch_takes_no_much_shorter_row() -> None:
+    group = EncodedGroup([1], [[i] * n for i, n in enumerate([20, 20, 20, 19, 10, 10, 9, 9])], 1)
+    lengths = [list(map(len, batch.group.own_ids)) for batch in plan_batches([group], batch_tokens=120)]
+    assert lengths == [[20, 20, 20, 19], [10, 10, 9, 9]], "not [20, 20, 20, 19, 10, 10], [9, 9]"
+
+
 def test_a_large_group_shares_its_whole_prefix_and_small_ones_the_instruction() -> None:
     large = EncodedGroup([1, 2, 3, 4], [[i] for i in range(10)], 2)
     small = [EncodedGroup([1, 2, 9 + i], [[i]], 2) for i in range(4)]
