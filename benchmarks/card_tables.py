@@ -101,7 +101,7 @@ def facts() -> str:
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     calibration = found["calibration"]
     prior = found.get("calibration_prior")
-    odds = f", for a candidate that is relevant in {prior:.0%} of cases before it is read" if prior else ""
+    odds = f", for candidates of which {prior:.0%} are relevant" if prior else ""
     fitted = (
         "sigmoid({:.3f} · margin {:+.3f}), fitted on held-out data".format(*calibration) + odds if calibration else ""
     )

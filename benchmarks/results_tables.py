@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tables import HERE, Record, made, main, records, table
@@ -59,13 +59,28 @@ def is_shipped(description: Mapping[str, Any]) -> bool:
     return description.get("weights_sha256") == hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def last_results() -> Record | None:
-    """The last record of results.py that has nothing to do with an adapter other than the package's."""
-    for record in reversed(records(FILE)):
+def results() -> list[Record]:
+    """The records of results.py that have nothing to do with an adapter other than the package's."""
+    found = []
+    for record in records(FILE):
         refined = [s for part in record["collections"] for s in part["systems"] if s["name"] == "refined"]
         if manifest() is None or (refined and all(is_shipped(system["description"]) for system in refined)):
-            return record
-    return None
+            found.append(record)
+    return found
+
+
+def last_results() -> Record | None:
+    """Of the records with the most queries the last."""
+
+    def queries(record: Record) -> int:
+        return sum(part["dataset"]["queries"] for part in record["collections"])
+
+    return max(reversed(results()), key=queries, default=None)
+
+
+def stage_results() -> Record | None:
+    """The last record that has all stages."""
+    return next((record for record in reversed(results()) if cells(record).keys() >= set(STAGES)), None)
 
 
 def stages() -> dict[tuple[str, str], Record]:
@@ -100,15 +115,14 @@ def spread(found: Mapping[str, float], sign: str = "") -> str:
     return f"{found['mean']:{sign}.4f} [{found['low']:{sign}.4f}, {found['high']:{sign}.4f}]"
 
 
-def quality(record: Record) -> str:
-    """nDCG@10 of every system on every collection, with 95 % intervals; a line for each stage in any case."""
+def quality(record: Record, systems: Sequence[str] = ()) -> str:
+    """nDCG@10 of every system, or of these, on every collection, with 95 % intervals."""
     places = [part["dataset"]["name"] for part in record["collections"]]
     heads = [f"{part['dataset']['name']} ({part['dataset']['queries']})" for part in record["collections"]]
     found = cells(record)
     rows = []
-    for name in {**found, **dict.fromkeys(STAGES)}:
-        row = found.get(name, {})
-        shown = [spread(row[place]) if place in row else MISSING for place in [*places, "average"]]
+    for name in systems or found:
+        shown = [spread(found[name][place]) if place in found[name] else MISSING for place in [*places, "average"]]
         rows.append([TITLES.get(name, name), *shown])
     return table([f"{MEASURE} (queries)", *heads, "average"], rows)
 
@@ -179,6 +193,12 @@ def quality_table() -> str:
     return f"{quality(record)}\n\n{source(record)}" if record else f"{MISSING.capitalize()}."
 
 
+def stage_table() -> str:
+    """What each stage adds, on the queries that all three were asked."""
+    record = stage_results()
+    return f"{quality(record, ('bm25', *STAGES))}\n\n{source(record)}" if record else f"{MISSING.capitalize()}."
+
+
 def comparison_table() -> str:
     record = last_results()
     return comparisons(record) if record else f"{MISSING.capitalize()}."
@@ -232,6 +252,7 @@ PAGES = {
     PAGE: {
         "findings": findings,
         "quality": quality_table,
+        "stages": stage_table,
         "comparisons": comparison_table,
         "cost": cost,
         "understanding": understanding,

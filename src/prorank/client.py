@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prorank._optional import require
-from prorank.types import Document, RankResult, as_document
+from prorank.types import Document, RankResult, as_documents
 
 __all__ = ["AsyncClient", "Client", "ServerError"]
 
@@ -65,7 +65,7 @@ class _Base:
     def _rank_body(
         self, query: str, documents: Sequence[Any], top_k: int | None, instruction: str | None, model: str | None
     ) -> tuple[dict[str, Any], list[Document]]:
-        parsed = [as_document(document, index) for index, document in enumerate(documents)]
+        parsed = as_documents(documents)
         body = {
             "query": query,
             "documents": [document.content for document in parsed],

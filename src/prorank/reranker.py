@@ -28,7 +28,7 @@ from prorank.scoring import (
     score_cascade,
     score_groups,
 )
-from prorank.types import DocumentLike, RankResult, as_document
+from prorank.types import DocumentLike, RankResult, as_documents
 
 __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "default_model"]
 
@@ -164,7 +164,8 @@ class Reranker:
         """The documents from most to least relevant; equal margins keep their input order.
 
         Args:
-            documents: texts, mappings or :class:`Document`; all of them are scored.
+            documents: texts, mappings or :class:`Document`, as a list, a column of pandas or an Arrow array or table;
+                all of them are scored.
             top_k: how many results to return; default: all.
             instruction: what relevance means here; default: the template's.
             return_documents: whether results carry the text.
@@ -177,7 +178,7 @@ class Reranker:
         """
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
-        parsed = [as_document(document, i) for i, document in enumerate(documents)]
+        parsed = as_documents(documents)
         with progress_bar("scoring", len(parsed), shown=progress) as on_scored:
             margins = self.margins(
                 query,

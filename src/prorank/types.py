@@ -6,10 +6,20 @@ Names follow the information-retrieval vocabulary (``query_id``, ``doc_id``, ``r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Document", "DocumentLike", "EncodedGroup", "Qrels", "Query", "RankResult", "Run", "as_document"]
+__all__ = [
+    "Document",
+    "DocumentLike",
+    "EncodedGroup",
+    "Qrels",
+    "Query",
+    "RankResult",
+    "Run",
+    "as_document",
+    "as_documents",
+]
 
 Qrels = Mapping[str, Mapping[str, int]]
 """query_id -> doc_id -> relevance (0 irrelevant, higher is more relevant)."""
@@ -34,6 +44,18 @@ class Document(NamedTuple):
 
 DocumentLike = str | Document | Mapping[str, Any]
 """A text; a :class:`Document`; or a mapping with ``text``, and optionally ``title`` and ``_id``/``doc_id``/``id``."""
+
+
+def as_documents(documents: Iterable[DocumentLike]) -> list[Document]:
+    """A list of any of these, a pandas or numpy column, or an Arrow array or table (with a column ``text``).
+
+    Raises:
+        ValueError: it is one document and no list, or one of them is none; the message names its index.
+    """
+    if isinstance(documents, str | Document | Mapping):
+        raise ValueError(f"documents: expected a list of documents, got one {type(documents).__name__}")
+    rows = documents.to_pylist() if hasattr(documents, "to_pylist") else documents
+    return [as_document(document, index) for index, document in enumerate(rows)]
 
 
 def as_document(document: DocumentLike, index: int) -> Document:

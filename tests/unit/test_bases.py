@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prorank import bases
+from prorank import base_files, bases
 
 CONTENT = b"GGUF and so on"
 
@@ -20,7 +20,7 @@ def spec(monkeypatch: pytest.MonkeyPatch) -> bases.BaseSpec:
     """A built-in base whose file is a few bytes; unpacking just notes which file it was given."""
     spec = bases.BUILT_IN["smollm2-135m"]._replace(package="some_package", sha256=hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setitem(bases.BUILT_IN, spec.name, spec)
-    monkeypatch.setattr(bases, "_from_hub", lambda _: None)
+    monkeypatch.setattr(base_files, "_from_hub", lambda _: None)
     monkeypatch.setattr(bases, "_from_gguf", lambda file, _, folder: _noted(file, folder))
     return spec
 

@@ -24,6 +24,16 @@ def test_results_are_ordered_and_carry_ids(fake_reranker: Reranker) -> None:
     assert all(0 < r.probability < 1 for r in results)
 
 
+def test_columns_and_tables_are_lists_of_documents(fake_reranker: Reranker) -> None:
+    pa, pd = pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
+    wanted = fake_reranker.rank("q", ["a", "b", "c"])
+    columns = [pa.array(["a", "b", "c"]), pa.chunked_array([["a"], ["b", "c"]]), np.array(["a", "b", "c"])]
+    for column in [*columns, pd.Series(["a", "b", "c"], index=[7, 8, 9]), iter(["a", "b", "c"])]:
+        assert fake_reranker.rank("q", column) == wanted
+    table = pa.table({"_id": ["x", "y"], "text": ["a", "b"], "title": ["T", ""]})
+    assert {r.doc_id: r.text for r in fake_reranker.rank("q", table)} == {"x": "T a", "y": "b"}
+
+
 def test_top_k_cuts_the_results_not_the_work(fake_reranker: Reranker) -> None:
     texts = [f"document {i}" for i in range(300)]
     everything = fake_reranker.rank("q", texts)
@@ -45,6 +55,8 @@ def test_the_instruction_is_read(fake_reranker: Reranker) -> None:
         ([{"title": "x"}], {}, "document 0: expected a string under 'text'"),
         (["a", 5], {}, "document 1"),
         ([{"text": 7}], {}, "document 0"),
+        ("a text", {}, "documents: expected a list of documents, got one str"),
+        ({"text": "a"}, {}, "documents: expected a list of documents, got one dict"),
     ],
 )
 def test_bad_input_is_named(fake_reranker: Reranker, documents: Any, options: Any, message: str) -> None:

@@ -155,7 +155,7 @@ def test_results_page(repository):
     texts = every(results_tables)
     assert "| nDCG@10 (queries) | nfcorpus (100) | scifact (100) | dl19 (100) | average |" in texts["quality"]
     assert "| BM25 | 0.5000 [0.4500, 0.5500] |" in texts["quality"]
-    assert "| warmup only | not measured | not measured | not measured | not measured |" in texts["quality"]
+    assert texts["stages"] == "Not measured."
     assert (
         "100 queries of each at most; float32; each model's own prompt length; commit cccccccccccc" in texts["quality"]
     )
@@ -166,6 +166,20 @@ def test_results_page(repository):
         "- Beside MiniLM bi-encoder: not measured.",
     ]
     assert texts["cost"].splitlines()[2] == "| refined | nfcorpus | 1.50 s | 2.50 s | 40.0 | 900 MiB |"
+
+
+def test_stages_may_be_measured_on_fewer_queries_than_the_rest(repository):
+    few = result()
+    for part in few["collections"]:
+        part["dataset"]["queries"] = 40
+        part["systems"] += [system("base", 0.2), system("warmup", 0.3)]
+    few["average"] |= {"base": interval(0.2, versus={}), "warmup": interval(0.3, versus={})}
+    write(repository / "results.jsonl", result(), few)
+    assert "(100)" in results_tables.quality_table()
+    rows = results_tables.stage_table().splitlines()
+    assert "nfcorpus (40)" in rows[0]
+    assert [row.split(" | ")[0] for row in rows[2:6]] == ["| BM25", "| zero-shot base", "| warmup only", "| refined"]
+    assert "0.2000 [0.1500, 0.2500]" in rows[3]
 
 
 def test_figures_of_another_adapter_are_not_shown_as_the_packages(repository):
@@ -231,6 +245,11 @@ def test_model_card(repository):
 def test_calibration_and_other_settings_are_named(repository):
     ship(repository, calibration=[0.5, -1.0], config={"refine": {"steps": 99}})
     (repository / "recipe.toml").write_text(RECIPE)
-    assert "sigmoid(0.5 · margin -1.0), fitted on held-out data" in card_tables.facts()
+    assert "sigmoid(0.500 · margin -1.000), fitted on held-out data |" in card_tables.facts()
     assert "saved with the adapter are not those of the last step" in card_tables.training()
     assert "not calibrated" not in card_tables.weaknesses()
+
+
+def test_the_odds_that_a_probability_is_for_are_named(repository):
+    ship(repository, calibration=[0.5, 1.0], calibration_prior=0.5)
+    assert "fitted on held-out data, for candidates of which 50% are relevant |" in card_tables.facts()
