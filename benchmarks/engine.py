@@ -22,19 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scoring import (
-    PEER,
-    Jobs,
-    Side,
-    ended,
-    for_transformers_4,
-    mxbai_environment,
-    pairs_of,
-    parsed,
-    parser_of,
-    settings_of,
-    take_turns,
-)
+from scoring import PEER, for_transformers_4, mxbai_environment, pairs_of, parsed, parser_of, settings_of
+from turns import Jobs, Side, ended, take_turns
 
 from prorank.evaluate.speed import PRECISIONS, matrix_peak, precision_of
 

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from scoring import ended, pairs_of, parsed, parser_of, settings_of
+from scoring import pairs_of, parsed, parser_of, settings_of
+from turns import ended
 
 from prorank import Reranker
 from prorank.evaluate.speed import matrix_peak, operations

@@ -19,7 +19,7 @@ from typing import Any
 
 from engine import BF16, INT8, sides
 from results import DATA
-from scoring import Jobs, ended, take_turns
+from turns import Jobs, ended, take_turns
 
 SHORT, MANY, FEW = 16, 1000, 32
 """Words of a short passage; documents from which one repeat is enough; passages where the length grows."""

@@ -221,7 +221,7 @@ def scoring_table(records: Sequence[Mapping[str, Any]]) -> str:
         cells = [side.replace("CrossEncoder", "sentence-transformers CrossEncoder")]
         for record in shown.values():
             times = record["ratios"].get(f"{side}: times mxbai-rerank's speed")
-            cells.append(f"{record['sides'][side]['pairs_per_second']:.2f}" + (f" ({times:.1f} x)" if times else ""))
+            cells.append(f"{record['sides'][side]['pairs_per_second']:.2f}" + (f" ({times:.2f} x)" if times else ""))
         memory = max(record["sides"][side]["peak_mib"] for record in shown.values())
         rows.append(f"| {' | '.join([*cells, f'{memory / 1024:.1f} GiB'])} |")
     equal = max(value for r in shown.values() for name, value in r["ratios"].items() if "difference" in name)

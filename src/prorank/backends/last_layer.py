@@ -42,7 +42,7 @@ def reading(columns: torch.Tensor | None) -> Iterator[None]:
     try:
         yield
     finally:
-        _read.at = None
+        _read.at = _read.states = None
 
 
 def can_feed_forward_apart(decoder: Any) -> bool:

@@ -3,8 +3,8 @@
 How a score is computed: the instruction's keys and values once per process, the query's once per query, then each
 document runs only its own tokens on top of them (right-padded: causal attention never looks at what comes after).
 The last layer's feed-forward block runs for the last tokens only, and of the output matrix only the two label rows are
-multiplied, in float32. Models whose cache cannot be shared are
-detected by a self-check at load and run as plain batches.
+multiplied, in float32. Models whose cache cannot be shared are detected by a self-check at load and run as plain
+batches.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def with_limits(
     """
     prefixes = [encoder.encode("", [""], instruction).group.prefix_ids for instruction in instructions]
     length = max(map(len, prefixes)) + len(encoder.suffix_ids) + config.query_tokens + config.document_tokens
-    reading = reading_as(encoder, config).long_documents
+    reading = encoder.long_documents if config.long_documents == "auto" else config.long_documents
     return PromptEncoder(
         encoder.tokenizer, encoder.template, max_length=length, query_max_length=config.query_tokens,
         document_max_length=config.document_tokens,
