@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from prorank.evaluate.evaluation import Evaluation
 
 
-def averages(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+def averages(evaluations: Sequence[Evaluation], against: Sequence[str] = ("bm25", "minilm")) -> dict[str, Any]:
     """System -> the mean over collections of its nDCG@10, and the paired tests of that mean.
+
+    Each is tested against those of ``against`` that were measured, Holm-corrected over the systems.
 
     Intervals resample queries within each collection. The randomisation test swaps single queries, weighted so that
     each collection counts the same whatever its size.
@@ -27,7 +29,7 @@ def averages(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
             values.setdefault(row.name, []).append(np.array(list(row.measured.values[MEASURE].values())))
     weighted = {name: np.concatenate([v / v.size for v in parts]) for name, parts in values.items()}
     found: dict[str, Any] = {name: {**stratified(parts), "versus": {}} for name, parts in values.items()}
-    for other in [name for name in ("bm25", "minilm") if name in values]:
+    for other in [name for name in against if name in values]:
         names = [name for name in values if name != other]
         p_values = [randomisation_p(weighted[name], weighted[other]) for name in names]
         for name, p, p_holm in zip(names, p_values, holm(p_values), strict=True):

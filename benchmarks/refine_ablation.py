@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from averages import averages
 from results import COLLECTIONS, DATA, MEASURES, present, subset
 from tables import table
 
@@ -40,6 +41,8 @@ VARIANTS: dict[str, tuple[str | None, bool]] = {
     WHOLE: ("grpo", True),
 }
 """Name -> (objective of stage 1 or None, whether stage 2 follows)."""
+HELD_OUT = 8
+"""Queries asked before and after a stage; they choose nothing here, the last checkpoint is what is tested."""
 
 
 def main() -> int:
@@ -123,7 +126,8 @@ def write_datasets(recipe: Mapping[str, Any], out: Path) -> Path:
 def step(command: list[str], folder: Path, section: str, settings: dict[str, Any], steps: int, seed: int) -> str:
     """Run a stage, unless its folder has a record; the checkpoint that it leaves."""
     if not (folder / "records.jsonl").is_file():
-        settings |= {"steps": max(steps, 1), "eval_every": max(steps, 1), "save_every": max(steps, 1), "seed": seed}
+        once = max(steps, 1)
+        settings |= {"steps": once, "eval_every": once, "save_every": once, "held_out_queries": HELD_OUT, "seed": seed}
         flags = [word for key, value in settings.items() for word in (f"--{section}.{key}", literal(value))]
         print(f"== {folder.name}: {settings['steps']} steps", file=sys.stderr, flush=True)
         whole = [sys.executable, "-m", "prorank.cli.main", *command, "--out", str(folder), *flags]
@@ -161,16 +165,19 @@ def tested(name: str, models: Mapping[str, str], args: argparse.Namespace) -> Ev
 
 
 def summary(evaluations: list[Evaluation]) -> dict[str, dict[str, Any]]:
-    """Variant -> collection -> nDCG@10 with interval, and the test against the whole method."""
+    """Variant -> collection, or "average" -> nDCG@10 with its interval, and the test against the whole method."""
     rows: dict[str, dict[str, Any]] = {}
     for one in evaluations:
         for row in one.rows:
             interval = row.intervals[MEASURES[0]]
             against = row.versus.get(WHOLE, {}).get(MEASURES[0])
+            figures = {"mean": interval.mean, "low": interval.low, "high": interval.high}
             rows.setdefault(row.name, {})[one.collection.name] = {
-                "mean": interval.mean, "low": interval.low, "high": interval.high,
-                "p_holm": against.p_holm if against else None,
+                **figures, "p_holm": against.p_holm if against else None,
             }  # fmt: skip
+    for name, found in averages(evaluations, [WHOLE]).items():
+        tested = found.pop("versus").get(WHOLE)
+        rows[name]["average"] = {**found, "p_holm": tested["p_holm"] if tested else None}
     return rows
 
 
