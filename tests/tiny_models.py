@@ -8,8 +8,8 @@ from typing import Any
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "mistral")
 
 
-def make_tiny(folder: Path, architecture: str, tokenizer: Any, *, seed: int = 0) -> Path:
-    """Write a random two-layer checkpoint of an architecture; hidden size 32, the tokenizer's vocabulary."""
+def make_tiny(folder: Path, architecture: str, tokenizer: Any, *, seed: int = 0, layers: int = 2) -> Path:
+    """Write a random checkpoint of an architecture; hidden size 32, the tokenizer's vocabulary."""
     import torch
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
@@ -18,7 +18,7 @@ def make_tiny(folder: Path, architecture: str, tokenizer: Any, *, seed: int = 0)
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
         "intermediate_size": 64,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 8,

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from prorank.artifact import Manifest, checkpoint_folder, load_checkpoint, read_manifest
 from prorank.backends.exported import BACKENDS, open_exported
 from prorank.cascade import Cascade
+from prorank.early_exit import EarlyExit
 from prorank.prompts import PromptEncoder, PromptTemplate
-from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend, EarlyExit
+from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend
 
-__all__ = ["LoadOptions", "Parts", "combined", "early_exit", "load_parts"]
+__all__ = ["LoadOptions", "Parts", "combined", "early_exits", "load_parts"]
 
 
 class LoadOptions(NamedTuple):
@@ -109,8 +110,8 @@ def _torch(name: str, options: LoadOptions) -> Parts:
     )
 
 
-def early_exit(backend: Backend, cascade: Cascade) -> EarlyExit:
-    """The backend with a read-out half way.
+def early_exits(backend: Backend, cascade: Cascade) -> EarlyExit:
+    """The backend with read-outs on the way.
 
     Raises:
         ValueError: the backend, or the architecture, cannot stop half way.
@@ -120,7 +121,7 @@ def early_exit(backend: Backend, cascade: Cascade) -> EarlyExit:
 
     if not isinstance(backend, TorchBackend):
         raise ValueError(f"cascade: backend {backend.name} cannot stop half way; torch can")
-    return TorchEarlyExit(backend, cascade.layer, cascade.weights)
+    return TorchEarlyExit(backend, cascade.layers, cascade.weights)
 
 
 def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:

@@ -16,16 +16,15 @@ import numpy.typing as npt
 
 from prorank.artifact import Manifest, built_in_rerankers, save_checkpoint
 from prorank.cascade import Cascade
-from prorank.loading import LoadOptions, combined, early_exit, load_parts
+from prorank.early_exit import EarlyExit, score_cascade
+from prorank.loading import LoadOptions, combined, early_exits, load_parts
 from prorank.progress import progress_bar
 from prorank.prompts import Encoded, LongDocuments, PromptEncoder, PromptTemplate
 from prorank.scoring import (
     DEFAULT_BATCH_TOKENS,
     Backend,
-    EarlyExit,
     probability,
     rank_order,
-    score_cascade,
     score_groups,
 )
 from prorank.types import DocumentLike, RankResult, as_documents
@@ -269,17 +268,17 @@ class Reranker:
         on_scored: Callable[[int], None] | None,
     ) -> Margins:
         if self.cascade is None:
-            raise ValueError(f"cascade {level!r}: {self.name} has no read-out; fit one with: prorank cascade")
+            raise ValueError(f"cascade {level!r}: {self.name} has no read-outs; fit them with: prorank cascade")
         if self.encoder.long_documents == "max_window":
             raise ValueError("cascade: not with long_documents 'max_window'")
-        tolerance, wanted = self.cascade.tolerance(level), top_k or min(10, self.cascade.top_k)
+        tolerances, wanted = self.cascade.tolerance(level), top_k or min(10, self.cascade.top_k)
         if wanted > self.cascade.top_k:
-            raise ValueError(f"cascade: the read-out was fitted for the top {self.cascade.top_k}, not {wanted}")
+            raise ValueError(f"cascade: the read-outs were fitted for the top {self.cascade.top_k}, not {wanted}")
         with self._lock:
             if self._early is None:
-                self._early = early_exit(self.backend, self.cascade)
+                self._early = early_exits(self.backend, self.cascade)
             margins, _ = score_cascade(
-                self._early, encoded.group, top_k=wanted, tolerance=tolerance, batch_tokens=batch_tokens,
+                self._early, encoded.group, top_k=wanted, tolerances=tolerances, batch_tokens=batch_tokens,
                 on_scored=on_scored,
             )  # fmt: skip
         return margins

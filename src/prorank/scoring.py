@@ -8,7 +8,7 @@ margin in float32 and puts it back in input order. It knows no text, no tokenize
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,12 @@ __all__ = [
     "DEFAULT_BATCH_TOKENS_GPU",
     "Backend",
     "Batch",
-    "EarlyExit",
     "NonFiniteMarginError",
+    "cut_rows",
     "margins_of",
     "plan_batches",
     "probability",
     "rank_order",
-    "score_cascade",
     "score_groups",
 ]
 
@@ -36,7 +35,6 @@ SmolLM2-135M, 4096 was 1.5 times slower in bfloat16 and 1.3 times in float32."""
 DEFAULT_BATCH_TOKENS_GPU = 16_384
 """On an accelerator, which larger batches keep busy."""
 
-_HELD_TOKENS = 131_072
 _PADDED_SHARE = 1 / 16  # of a row; a batch that is half full takes none that would be padded by more
 
 Margins = npt.NDArray[np.float32]
@@ -55,18 +53,6 @@ class Backend(Protocol):
         Column 0 belongs to the "irrelevant" word, column 1 to the "relevant" one. The rows come as one batch:
         the caller has already cut the work to size.
         """
-        ...
-
-
-class EarlyExit(Protocol):
-    """A backend that can stop half way and say what it expects."""
-
-    def begin(self, group: EncodedGroup) -> tuple[Any, npt.NDArray[np.float32]]:
-        """The first layers: a state to go on from, and an estimate of every row's margin ``(n,)``."""
-        ...
-
-    def finish(self, state: Any, rows: Sequence[int]) -> npt.NDArray[np.float32]:
-        """The other layers for some rows: label logits ``(len(rows), 2)``."""
         ...
 
 
@@ -170,17 +156,23 @@ def _cut(group: EncodedGroup, places: Sequence[tuple[int, int]], batch_tokens: i
     for row, own in enumerate(group.own_ids):
         unique.setdefault(tuple(own), []).append(row)
     ordered = sorted(unique.items(), key=lambda item: len(item[0]), reverse=True)
-    start = 0
-    while start < len(ordered):
-        most = max(batch_tokens // max(len(ordered[start][0]), 1), 1)
-        chunk = ordered[start : start + most]
-        chunk = chunk[: _worth_padding([len(ids) for ids, _ in chunk], most // 2)]
+    for rows in cut_rows([len(ids) for ids, _ in ordered], batch_tokens):
+        chunk = ordered[rows]
         yield Batch(
             EncodedGroup(group.prefix_ids, [ids for ids, _ in chunk], group.instruction_length),
-            tuple(places[rows[0]] for _, rows in chunk),
-            tuple(tuple(places[row] for row in rows[1:]) for _, rows in chunk),
+            tuple(places[same[0]] for _, same in chunk),
+            tuple(tuple(places[row] for row in same[1:]) for _, same in chunk),
         )
-        start += len(chunk)
+
+
+def cut_rows(lengths: Sequence[int], batch_tokens: int) -> Iterator[slice]:
+    """Rows of descending lengths, cut into batches of at most ``batch_tokens``, padding counted; one row at least."""
+    start = 0
+    while start < len(lengths):
+        most = max(batch_tokens // max(lengths[start], 1), 1)
+        end = start + _worth_padding(lengths[start : start + most], most // 2)
+        yield slice(start, end)
+        start = end
 
 
 def _worth_padding(lengths: Sequence[int], half: int) -> int:
@@ -215,66 +207,3 @@ def score_groups(
         if on_scored is not None:
             on_scored(done)
     return results
-
-
-def score_cascade(
-    early: EarlyExit,
-    group: EncodedGroup,
-    *,
-    top_k: int,
-    tolerance: float,
-    batch_tokens: int = DEFAULT_BATCH_TOKENS,
-    held_tokens: int = _HELD_TOKENS,
-    on_scored: Callable[[int], None] | None = None,
-) -> tuple[Margins, npt.NDArray[np.bool_]]:
-    """Margins of a group's rows, where only those that may be among the ``top_k`` go through all layers.
-
-    A row is finished if its estimate is at least the ``top_k``-th best estimate minus ``tolerance``. The others get
-    numbers below every finished margin, in the order of their estimates.
-
-    Args:
-        held_tokens: own tokens whose states are kept half way; beyond that, what is held is finished by the estimates
-            known so far, which finishes more rows than needed and none too few.
-
-    Returns:
-        ``(n,)`` float32, and which of them are exact ``(n,)``.
-    """
-    count = len(group.own_ids)
-    estimates = np.full(count, -np.inf, dtype=np.float32)
-    margins, exact = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=bool)
-    held: list[tuple[Any, Batch]] = []
-
-    def least() -> float:
-        known = estimates[np.isfinite(estimates)]
-        return float(np.partition(known, -top_k)[-top_k]) - tolerance if len(known) > top_k else -np.inf
-
-    def finish() -> None:
-        limit = least()
-        for state, batch in held:
-            rows = [i for i, (_, row) in enumerate(batch.rows) if estimates[row] >= limit]
-            if not rows:
-                continue
-            for i, margin in zip(rows, margins_of(early.finish(state, rows)), strict=True):
-                for _, row in (batch.rows[i], *batch.copies[i]):
-                    margins[row], exact[row] = margin, True
-        held.clear()
-
-    tokens = 0
-    for batch in plan_batches([group], batch_tokens):
-        state, found = early.begin(batch.group)
-        if not np.isfinite(found).all():
-            raise NonFiniteMarginError("an estimate is not finite: the model's weights hold NaN or infinity")
-        for estimate, place, copies in zip(found, batch.rows, batch.copies, strict=True):
-            for _, row in (place, *copies):
-                estimates[row] = estimate
-        held.append((state, batch))
-        tokens += len(batch.group.own_ids) * max(map(len, batch.group.own_ids))
-        if tokens > held_tokens:
-            finish()
-            tokens = 0
-        if on_scored is not None:
-            on_scored(sum(1 + len(copies) for copies in batch.copies))
-    finish()
-    if not exact.all():
-        margins[~exact] = margins[exact].min() - 1e-3 - (estimates[~exact].max() - estimates[~exact])
-    return margins, exact

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from prorank import Reranker
-from prorank.cascade import FILE, Cascade
+from prorank.backends.segments import TorchEarlyExit, features
+from prorank.cascade import FILE, LEVELS, Cascade
 from prorank.cli.main import main
-from prorank.scoring import score_cascade
+from prorank.early_exit import score_cascade
+from prorank.train.cascade import Seen, fit_cascade
+from prorank.types import EncodedGroup
 from tiny_models import make_tiny
 
 QUERY = "how do vaccines create immunity"
@@ -30,43 +34,68 @@ def reranker(request: pytest.FixtureRequest, base_folder: Path, tmp_path_factory
     from transformers import AutoTokenizer
 
     folder = make_tiny(
-        tmp_path_factory.mktemp(request.param), request.param, AutoTokenizer.from_pretrained(base_folder)
+        tmp_path_factory.mktemp(request.param), request.param, AutoTokenizer.from_pretrained(base_folder), layers=3
     )
     return Reranker.from_pretrained(folder, dtype="float32", max_length=200)
 
 
 @pytest.fixture
 def cascade() -> Cascade:
-    weights = np.random.default_rng(1).normal(size=32).astype(np.float32)
-    return Cascade(1, weights, 10, {"fast": 1e9, "faster": 0.0})
+    """Exits after each of the two layers that are not the last."""
+    weights = np.random.default_rng(1).normal(size=(2, 64)).astype(np.float32)
+    return Cascade((1, 2), weights, 10, {"fast": (1e9, 1e9), "faster": (0.0, 0.0)})
 
 
 def test_what_is_finished_is_exact_and_the_rest_ranks_below(reranker: Reranker, cascade: Cascade) -> None:
-    from prorank.backends.segments import TorchEarlyExit
-
     texts = documents()
     wanted = reranker.margins(QUERY, texts)
     group = reranker.encode(QUERY, texts).group
-    early = TorchEarlyExit(reranker.backend, cascade.layer, cascade.weights)
-    margins, exact = score_cascade(early, group, top_k=5, tolerance=1e9, batch_tokens=200)
+    early = TorchEarlyExit(reranker.backend, cascade.layers, cascade.weights)
+    margins, exact = score_cascade(early, group, top_k=5, tolerances=(1e9, 1e9), batch_tokens=200)
     assert exact.all()
     np.testing.assert_allclose(margins, wanted, atol=1e-4)
-    margins, exact = score_cascade(early, group, top_k=5, tolerance=0.0, batch_tokens=200)
-    assert 5 <= exact.sum() <= 7  # equal estimates are finished together
-    np.testing.assert_allclose(margins[exact], wanted[exact], atol=1e-4)
-    assert margins[~exact].max() < margins[exact].min()
-    estimates = np.concatenate([early.begin(group._replace(own_ids=[ids]))[1] for ids in group.own_ids])
-    assert set(np.flatnonzero(exact)) == set(np.flatnonzero(estimates >= np.sort(estimates)[-5] - 1e-4))
-    assert (np.diff(margins[~exact][np.argsort(estimates[~exact])]) >= -1e-4).all()
+    at_first, at_second = estimates(early, group)
+    for tolerance in (0.0, 0.5):
+        margins, exact = score_cascade(early, group, top_k=5, tolerances=(tolerance, 0.0), batch_tokens=200)
+        further = at_first >= np.sort(at_first)[-5] - tolerance - 1e-4
+        assert set(np.flatnonzero(exact)) == set(
+            np.flatnonzero(further & (at_second >= np.sort(at_second[further])[-5] - 1e-4))
+        )
+        assert 5 <= exact.sum() <= 7  # equal estimates are finished together
+        np.testing.assert_allclose(margins[exact], wanted[exact], atol=1e-4)
+        assert margins[~exact].max() < margins[exact].min()
+        if (further & ~exact).any():
+            assert margins[further & ~exact].min() > margins[~further].max()  # who came further is above
+        for group_of, found in ((~further, at_first), (further & ~exact, at_second)):
+            assert (np.diff(margins[group_of][np.argsort(found[group_of])]) >= -1e-4).all()
+
+
+def estimates(early: TorchEarlyExit, group: EncodedGroup) -> tuple[np.ndarray, np.ndarray]:
+    """Every row's estimates at the two exits, computed alone."""
+    found = []
+    for ids in group.own_ids:
+        state, first = early.begin(group._replace(own_ids=[ids]))
+        _, second = early.go_on([(state, [0])])
+        found.append((first[0], second[0]))
+    return np.array(found).T[0], np.array(found).T[1]
+
+
+def test_features_do_not_read_the_padding() -> None:
+    rng = np.random.default_rng(0)
+    hidden = torch.tensor(rng.normal(size=(2, 5, 4)), dtype=torch.float32)
+    found = features(hidden, torch.tensor([5, 2]))
+    states = hidden[1, :2].numpy()
+    states /= np.sqrt((states**2).mean(-1, keepdims=True))
+    np.testing.assert_allclose(found[1, :4], states[1], rtol=1e-5)
+    np.testing.assert_allclose(found[1, 4:], states.mean(0), rtol=1e-5)
 
 
 def test_a_bound_on_memory_finishes_more_and_never_less(reranker: Reranker, cascade: Cascade) -> None:
-    from prorank.backends.segments import TorchEarlyExit
-
     group = reranker.encode(QUERY, documents()).group
-    early = TorchEarlyExit(reranker.backend, cascade.layer, cascade.weights)
-    _, all_held = score_cascade(early, group, top_k=5, tolerance=0.1, batch_tokens=100)
-    _, few_held = score_cascade(early, group, top_k=5, tolerance=0.1, batch_tokens=100, held_tokens=1)
+    early = TorchEarlyExit(reranker.backend, cascade.layers, cascade.weights)
+    asked = {"top_k": 5, "tolerances": (0.1, 1e9), "batch_tokens": 100}
+    _, all_held = score_cascade(early, group, **asked)
+    _, few_held = score_cascade(early, group, **asked, held_tokens=1)
     assert (few_held | ~all_held).all()
 
 
@@ -83,34 +112,39 @@ def test_rank_with_a_read_out(reranker: Reranker, cascade: Cascade) -> None:
             with_one.rank(QUERY, documents(), **options)
 
 
-def test_a_fitted_read_out_keeps_what_it_should() -> None:
-    """States that hold the margin in one direction at layer 2 and nothing of it at layer 1."""
-    from prorank.train.cascade import Seen, choose, fit_exits
-
+def test_fitted_read_outs_keep_what_they_should() -> None:
+    """Features that hold the margin in one direction at layers 2 and 3, ever more clearly, and nothing of it at 1."""
     rng = np.random.default_rng(0)
     seen = []
     for _ in range(60):
         margins = rng.normal(size=40).astype(np.float32)
-        noise, states = rng.normal(size=(2, 40, 8)).astype(np.float32)
-        states[:, 3] = 2 * margins + 0.2 * states[:, 3] + rng.normal()  # and an offset of the query's own
-        seen.append(Seen({1: noise, 2: states}, margins))
-    useless, useful = fit_exits(seen, 4, top_k=10)
-    assert abs(useless.correlation) < 0.3
-    assert useful.correlation > 0.95
-    assert useless.kept["fast"] > 0.8
-    assert useful.kept["fast"] < 0.6
-    assert useful.kept["faster"] <= useful.kept["fast"]
-    assert useful.cost["fast"] == pytest.approx(0.5 + 0.5 * useful.kept["fast"])
-    assert choose([useless, useful]).cascade.layer in (1, 2)
+        layers = {}
+        for layer, noise in ((1, None), (2, 0.5), (3, 0.05)):
+            features = rng.normal(size=(40, 8))
+            if noise is not None:
+                features[:, 3] = 2 * margins + noise * features[:, 3] + rng.normal()  # and an offset of the query's own
+            layers[layer] = features.astype(np.float16)
+        seen.append(Seen(layers, margins))
+    fit = fit_cascade(seen, 8, top_k=10)
+    assert abs(fit.correlation[1]) < 0.3
+    assert 0.9 < fit.correlation[2] < fit.correlation[3]
+    assert 2 in fit.cascade.layers  # where most of the work can be saved
+    fast, faster = fit.levels["fast"], fit.levels["faster"]
+    assert fast.lost <= LEVELS["fast"] + 0.01
+    assert faster.lost <= LEVELS["faster"] + 0.01
+    assert faster.cost <= fast.cost < 0.6
+    assert fit.cascade.tolerances["fast"] == fast.tolerances
+    alone = fit_cascade([Seen({2: one.features[2]}, one.margins) for one in seen], 8).levels["fast"]
+    assert alone.cost == pytest.approx(2 / 8 + alone.finished * (1 - 2 / 8))
     with pytest.raises(ValueError, match="10 queries"):
-        fit_exits(seen[:5], 4)
+        fit_cascade(seen[:5], 8)
 
 
 def test_command_fits_and_rank_uses_it(base_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    plain = make_tiny(tmp_path / "plain", "llama", tokenizer)
+    plain = make_tiny(tmp_path / "plain", "llama", tokenizer, layers=3)
     Reranker.from_pretrained(plain, dtype="float32", max_length=160).save(tmp_path / "model")
     lists = tmp_path / "lists.jsonl"
     texts = documents()[:12]
@@ -119,7 +153,7 @@ def test_command_fits_and_rank_uses_it(base_folder: Path, tmp_path: Path, capsys
     fit = ["cascade", "--model", str(tmp_path / "model"), "--data", str(lists), "--first-stage", "given"]
     fit += ["--layers", "1", "--top", "3", "--candidates", "11", "--dtype", "float32", "--out", str(tmp_path / "out")]
     assert main(fit) == 0
-    assert "1 of 2 *" in capsys.readouterr().out
+    assert "layer  1 of 3" in capsys.readouterr().out
     assert (tmp_path / "out" / FILE).is_file()
     passages = tmp_path / "passages.txt"
     passages.write_text("\n".join(texts), "utf-8")

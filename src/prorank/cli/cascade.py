@@ -1,8 +1,8 @@
-"""Fit a read-out at an early layer, so that documents far from the top may stop there (rank --cascade fast).
+"""Fit read-outs at early layers, so that documents far from the top may stop there (rank --cascade fast).
 
-The model's own layers stay as they are. States and margins of some queries' candidates are collected first; the exit
-that saves most is kept, with tolerances fitted on queries that it has not seen. --out is a copy of the model's folder
-with cascade.safetensors in it.
+The model's own layers stay as they are. States and margins of some queries' candidates are collected first; the exits
+that save most are kept, with tolerances fitted on queries that their regressions have not seen. --out is a copy of the
+model's folder with cascade.safetensors in it.
 
   prorank cascade --model runs/refined/best --data DATA/msmarco-sample --split train --out runs/refined-cascade
   prorank rank --model runs/refined-cascade --cascade fast --top-k 10 --query "..." --documents passages.jsonl
@@ -21,7 +21,7 @@ from prorank.cli._queries import add_query_arguments, chosen_queries
 from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
-    from prorank.train.cascade import Exit, Seen
+    from prorank.train.cascade import Fit, Seen
 
 __all__ = ["add_arguments", "run"]
 
@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``prorank cascade``."""
     add_query_arguments(parser, split="train", candidates=50)
     parser.add_argument(
-        "--layers", type=positive, nargs="+", metavar="N", help="exits to try (default: a third, a half, two thirds)"
+        "--layers",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="exits to choose from (default: every second layer, from a quarter to three quarters)",
     )
     parser.add_argument("--top", type=positive, default=10, metavar="N", help="results to keep (default: %(default)s)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
@@ -41,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Collect, fit, write, report."""
     from prorank.backends.torch import TorchBackend
     from prorank.reranker import default_model
-    from prorank.train.cascade import choose, fit_exits
+    from prorank.train.cascade import fit_cascade
 
     name = args.model or default_model()
     folder = _folder(name, Path(args.out))
@@ -52,11 +56,12 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(backend, TorchBackend):
         raise ValueError(f"--model: {name} is an export; fit the read-out on the checkpoint")
     layers = backend.model.config.get_text_config().num_hidden_layers
-    exits = sorted(set(args.layers or (layers // 3, layers // 2, 2 * layers // 3)))
-    fitted = fit_exits(_seen(args, reranker, exits), layers, top_k=args.top)
-    best = choose(fitted)
-    _write(folder, Path(args.out), best)
-    _report(fitted, best, layers)
+    exits = sorted(set(args.layers or range(max(layers // 4, 1), max(3 * layers // 4, 1) + 1, 2)))
+    seen = _seen(args, reranker, exits)
+    with progress_bar("fitting", len(exits)) as advance:
+        fit = fit_cascade(seen, layers, top_k=args.top, on_layer=lambda _: advance(1) if advance else None)
+    _write(folder, Path(args.out), fit)
+    _report(fit, layers)
     return 0
 
 
@@ -91,26 +96,29 @@ def _seen(args: argparse.Namespace, reranker: Any, layers: list[int]) -> list[Se
     return seen
 
 
-def _write(folder: Path, out: Path, best: Exit) -> None:
-    """A copy of the folder with the read-out, named in the manifest."""
+def _write(folder: Path, out: Path, fit: Fit) -> None:
+    """A copy of the folder with the read-outs, named in the manifest."""
     from prorank.artifact import read_manifest, write_manifest
     from prorank.files import atomic_folder, sha256_file
 
     with atomic_folder(out) as aside:
         shutil.copytree(folder, aside, dirs_exist_ok=True)
-        path = best.cascade.save(aside)
+        path = fit.cascade.save(aside)
         manifest = read_manifest(aside)
         assert manifest is not None  # _folder has seen it
         write_manifest(aside, replace(manifest, files={**manifest.files, path.name: sha256_file(path)}))
 
 
-def _report(fitted: list[Exit], best: Exit, layers: int) -> None:
-    print(f"{'exit':<14}{'correlation':>12}{'level':>9}{'tolerance':>11}{'finished':>10}{'work':>7}")
-    for one in fitted:
-        chosen = " *" if one is best else ""
-        for level, tolerance in one.cascade.tolerances.items():
-            print(
-                f"{f'{one.cascade.layer} of {layers}{chosen}':<14}{one.correlation:>12.3f}{level:>9}{tolerance:>11.2f}"
-                f"{one.kept[level]:>10.0%}{one.cost[level]:>7.0%}"
-            )
-    print("* kept; finished: documents through all layers; work: layers run, against all (prefix not counted)")
+def _report(fit: Fit, layers: int) -> None:
+    chosen = fit.cascade.layers
+    print("within queries, estimates and margins correlate:")
+    for layer, correlation in fit.correlation.items():
+        print(f"  layer {layer:>2} of {layers} {correlation:>6.3f}{' *' if layer in chosen else ''}")
+    print(f"{'level':<8}{'tolerances':>{7 * len(chosen) + 2}}{'top lost':>10}{'finished':>10}{'work':>7}")
+    for name, level in fit.levels.items():
+        tolerances = "".join(f"{value:>7.2f}" for value in level.tolerances)
+        print(f"{name:<8}  {tolerances}{level.lost:>10.1%}{level.finished:>10.0%}{level.cost:>7.0%}")
+    print(
+        f"* an exit; top lost: of each query's true top {fit.cascade.top_k}; finished: documents through all layers; "
+        "work: layers run, against all (prefix not counted)"
+    )

@@ -1,59 +1,74 @@
-"""Fits read-outs at early layers: a vector that estimates margins, and how far the estimate may be trusted.
+"""Fits read-outs at early layers: vectors that estimate margins, and how far the estimates may be trusted.
 
-Differences within a query are what ranks, so states and margins are centred by query before a ridge regression; the
-strength of the ridge, the exit and the tolerances are chosen on queries that the regression has not seen. Ours; the
-idea of leaving early is old (e.g. Xin et al., "Early Exiting BERT for Efficient Document Ranking", SustaiNLP 2020).
+Differences within a query are what ranks, so features and margins are centred by query before a ridge regression. Every
+query's estimates come from a regression that has not seen it (cross-fitting); by them the strength of the ridge, the
+exits and the tolerances are chosen. Ours; the idea of leaving early is old (e.g. Xin et al., "Early Exiting BERT for
+Efficient Document Ranking", SustaiNLP 2020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from prorank.backends.segments import HalfWay, SplitDecoder
+from prorank.backends.segments import SplitDecoder, features
 from prorank.backends.torch import TorchBackend
 from prorank.cascade import LEVELS, Cascade
 from prorank.scoring import margins_of, plan_batches
 from prorank.types import EncodedGroup
 
-__all__ = ["Exit", "Seen", "choose", "collect", "fit_exits"]
+__all__ = ["Fit", "Level", "Seen", "collect", "fit_cascade"]
 
-_RIDGES = (0.1, 1.0, 10.0, 100.0, 1000.0)
+_RIDGES = (0.03, 0.3, 3.0)  # times the mean of the features' squares
+_FOLDS = 5
+_MOST_EXITS = 4
+
+Estimates = Mapping[int, Sequence[npt.NDArray[np.float32]]]
+"""Layer -> per query an estimate of every document's margin."""
 
 
 class Seen(NamedTuple):
     """One query's documents."""
 
-    states: dict[int, npt.NDArray[np.float32]]
-    """Exit layer -> ``(n, hidden)``, normalised as at inference."""
+    features: dict[int, npt.NDArray[np.float16]]
+    """Layer -> ``(n, 2 * hidden)``, as a read-out reads them."""
     margins: npt.NDArray[np.float32]
     """``(n,)`` of the whole model."""
 
 
-class Exit(NamedTuple):
-    """What leaving after a layer would mean, on queries that the regression has not seen."""
+class Level(NamedTuple):
+    """What a level means on queries that the regression has not seen."""
+
+    tolerances: tuple[float, ...]
+    lost: float
+    """Mean share of the true top documents that stop early."""
+    finished: float
+    """Mean share of documents that go through all layers."""
+    cost: float
+    """Layers run over layers of the whole model, a document."""
+
+
+class Fit(NamedTuple):
+    """The cascade, and what it was chosen by."""
 
     cascade: Cascade
-    kept: dict[str, float]
-    """Level -> mean share of documents that go through all layers."""
-    cost: dict[str, float]
-    """Level -> layers run over layers of the whole model, a document."""
-    correlation: float
-    """Of estimates and margins within queries."""
+    levels: dict[str, Level]
+    correlation: dict[int, float]
+    """Layer -> of estimates and margins within queries; every layer that was collected."""
 
 
 def collect(backend: TorchBackend, group: EncodedGroup, layers: Sequence[int], batch_tokens: int) -> Seen:
-    """States at the exits and margins of one query's documents, in one pass.
+    """Features at the layers and margins of one query's documents, in one pass.
 
     Raises:
         ValueError: the model cannot be split.
     """
-    for layer in layers:
-        SplitDecoder(backend, layer)  # says what cannot be split
+    SplitDecoder(backend, sorted(layers))  # says what cannot be split
     decoder = backend.model.base_model
     passing: dict[int, torch.Tensor] = {}
 
@@ -64,30 +79,37 @@ def collect(backend: TorchBackend, group: EncodedGroup, layers: Sequence[int], b
         return hook
 
     count, size = len(group.own_ids), backend.model.config.get_text_config().hidden_size
-    found = {layer: np.zeros((count, size), dtype=np.float32) for layer in layers}
+    found = {layer: np.zeros((count, 2 * size), dtype=np.float16) for layer in layers}
     margins = np.zeros(count, dtype=np.float32)
     hooks = [decoder.layers[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
     try:
         for batch in plan_batches([group], batch_tokens):
             values = margins_of(backend.label_logits(batch.group))  # what a hook keeps last is the documents' pass
             lengths = torch.tensor([len(ids) for ids in batch.group.own_ids], device=backend.device)
-            states = {layer: HalfWay(passing[layer], lengths, None).last().cpu().numpy() for layer in layers}
+            read = {layer: features(passing[layer], lengths).cpu().numpy() for layer in layers}
             for i, (place, copies) in enumerate(zip(batch.rows, batch.copies, strict=True)):
                 for _, row in (place, *copies):
                     margins[row] = values[i]
                     for layer in layers:
-                        found[layer][row] = states[layer][i]
+                        found[layer][row] = read[layer][i]
     finally:
         for handle in hooks:
             handle.remove()
     return Seen(found, margins)
 
 
-def fit_exits(seen: Sequence[Seen], layers_in_all: int, *, top_k: int = 10, held_out: float = 0.3) -> list[Exit]:
-    """A read-out for every layer that was collected.
+def fit_cascade(
+    seen: Sequence[Seen],
+    layers_in_all: int,
+    *,
+    top_k: int = 10,
+    on_layer: Callable[[int], None] | None = None,
+) -> Fit:
+    """Read-outs for the exits, of the layers that were collected, by which the fewest layers run at ``fast``.
 
     Args:
-        seen: queries in an order of no meaning; the last ``held_out`` of them choose ridge and tolerances.
+        seen: queries in an order of no meaning.
+        on_layer: called after each layer's regression.
 
     Raises:
         ValueError: fewer than 10 queries with more than ``top_k`` documents.
@@ -95,59 +117,101 @@ def fit_exits(seen: Sequence[Seen], layers_in_all: int, *, top_k: int = 10, held
     usable = [one for one in seen if len(one.margins) > top_k]
     if len(usable) < 10:
         raise ValueError(f"--queries: a read-out needs 10 queries with more than {top_k} documents, got {len(usable)}")
-    cut = len(usable) - max(3, round(held_out * len(usable)))
-    train, test = usable[:cut], usable[cut:]
-    found = []
-    for layer in usable[0].states:
-        x = np.concatenate([_centred(one.states[layer]) for one in train]).astype(np.float64)
-        y = np.concatenate([_centred(one.margins) for one in train]).astype(np.float64)
-        squares, product = x.T @ x, x.T @ y
-        scale = np.trace(squares) / len(squares)
-        best: tuple[float, npt.NDArray[np.float32]] | None = None
-        for ridge in _RIDGES:
-            weights = np.linalg.solve(squares + ridge * scale / 100 * np.eye(len(squares)), product).astype(np.float32)
-            r = _correlation(test, layer, weights)
-            if best is None or r > best[0]:
-                best = (r, weights)
-        assert best is not None
-        found.append(_exit(test, layer, best[1], best[0], layers_in_all, top_k))
-    return found
-
-
-def choose(exits: Sequence[Exit], level: str = "fast") -> Exit:
-    """The exit that runs the fewest layers at a level."""
-    return min(exits, key=lambda one: one.cost[level])
-
-
-def _exit(
-    test: Sequence[Seen], layer: int, weights: npt.NDArray[np.float32], correlation: float, layers: int, top_k: int
-) -> Exit:
-    estimates = [one.states[layer] @ weights for one in test]
-    # How far below the k-th best estimate each truly best document lies: what the tolerance must cover.
-    gaps = np.sort(
-        np.concatenate(
-            [
-                np.partition(e, -top_k)[-top_k] - e[np.argsort(-one.margins, kind="stable")[:top_k]]
-                for one, e in zip(test, estimates, strict=True)
-            ]
-        )
+    margins = [one.margins for one in usable]
+    weights: dict[int, npt.NDArray[np.float32]] = {}
+    estimates: dict[int, list[npt.NDArray[np.float32]]] = {}
+    for layer in sorted(usable[0].features):
+        weights[layer], estimates[layer] = _regression([one.features[layer] for one in usable], margins)
+        if on_layer is not None:
+            on_layer(layer)
+    fast = next(iter(LEVELS))
+    chosen = min(
+        (exits for count in range(1, _MOST_EXITS + 1) for exits in itertools.combinations(estimates, count)),
+        key=lambda exits: _level(exits, estimates, margins, LEVELS[fast], layers_in_all, top_k).cost,
     )
-    tolerances, kept, cost = {}, {}, {}
-    for level, loss in LEVELS.items():
+    levels = {
+        name: _level(chosen, estimates, margins, loss, layers_in_all, top_k) for name, loss in LEVELS.items()
+    }  # fmt: skip
+    cascade = Cascade(
+        chosen, np.stack([weights[layer] for layer in chosen]), top_k,
+        {name: level.tolerances for name, level in levels.items()},
+    )  # fmt: skip
+    return Fit(cascade, levels, {layer: _correlation(found, margins) for layer, found in estimates.items()})
+
+
+def _regression(
+    read: Sequence[npt.NDArray[np.float16]], margins: Sequence[npt.NDArray[np.float32]]
+) -> tuple[npt.NDArray[np.float32], list[npt.NDArray[np.float32]]]:
+    """Weights fitted on all queries, and every query's estimates by weights that have not seen it."""
+    x = [_centred(values.astype(np.float32)) for values in read]
+    y = [_centred(values) for values in margins]
+    folds = [list(range(start, len(x), _FOLDS)) for start in range(min(_FOLDS, len(x)))]
+    squares = [sum(x[i].T @ x[i] for i in fold) for fold in folds]
+    products = [sum(x[i].T @ y[i] for i in fold) for fold in folds]
+    all_squares, all_products = sum(squares), sum(products)
+
+    def estimated(ridge: float) -> list[npt.NDArray[np.float32]]:
+        found: list[npt.NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(x)
+        for fold, square, product in zip(folds, squares, products, strict=True):
+            weights = _solved(all_squares - square, all_products - product, ridge)
+            for i in fold:
+                found[i] = x[i] @ weights
+        return found
+
+    tried = {ridge: estimated(ridge) for ridge in _RIDGES}
+    best = max(tried, key=lambda ridge: _correlation(tried[ridge], margins))
+    return _solved(all_squares, all_products, best), tried[best]
+
+
+def _solved(
+    squares: npt.NDArray[np.float32], products: npt.NDArray[np.float32], ridge: float
+) -> npt.NDArray[np.float32]:
+    size = len(squares)
+    strength = ridge * np.trace(squares) / size
+    solved: npt.NDArray[np.float32] = np.linalg.solve(
+        squares.astype(np.float64) + strength * np.eye(size), products.astype(np.float64)
+    ).astype(np.float32)
+    return solved
+
+
+def _level(
+    exits: Sequence[int], estimates: Estimates, margins: Sequence[npt.NDArray[np.float32]], loss: float, layers: int,
+    top_k: int,
+) -> Level:  # fmt: skip
+    """The tolerances that lose at most this share of the true top documents, an equal part at each exit."""
+    best = [np.argsort(-values, kind="stable")[:top_k] for values in margins]
+    alive = [np.ones(len(values), dtype=bool) for values in margins]
+    tolerances = []
+    runs = [float(exits[0]) for _ in margins]
+    for layer, until in zip(exits, [*exits[1:], layers], strict=True):
+        found = estimates[layer]
+        limits = [_kth_best(e[kept], top_k) for e, kept in zip(found, alive, strict=True)]
+        # How far below the k-th best estimate each truly best document lies: what the tolerance must cover.
+        gaps = np.sort(np.concatenate([limit - e[top] for limit, e, top in zip(limits, found, best, strict=True)]))
         # The order statistic of a conformal bound: a new document exceeds it with probability at most ``loss``.
-        rank = int(np.ceil((len(gaps) + 1) * (1 - loss)))
-        tolerance = max(0.0, float(gaps[min(rank, len(gaps)) - 1]))
-        shares = [float((e >= np.partition(e, -top_k)[-top_k] - tolerance).mean()) for e in estimates]
-        tolerances[level], kept[level] = tolerance, float(np.mean(shares))
-        cost[level] = layer / layers + kept[level] * (1 - layer / layers)
-    return Exit(Cascade(layer, weights, top_k, tolerances), kept, cost, correlation)
+        rank = int(np.ceil((len(gaps) + 1) * (1 - loss / len(exits))))
+        tolerances.append(max(0.0, float(gaps[min(rank, len(gaps)) - 1])))
+        alive = [
+            kept & (e >= limit - tolerances[-1]) for kept, e, limit in zip(alive, found, limits, strict=True)
+        ]  # fmt: skip
+        runs = [cost + float(kept.mean()) * (until - layer) for cost, kept in zip(runs, alive, strict=True)]
+    lost = float(np.mean([1 - kept[top].mean() for kept, top in zip(alive, best, strict=True)]))
+    finished = float(np.mean([kept.mean() for kept in alive]))
+    return Level(tuple(tolerances), lost, finished, float(np.mean(runs)) / layers)
 
 
-def _correlation(test: Sequence[Seen], layer: int, weights: npt.NDArray[np.float32]) -> float:
-    estimates = np.concatenate([_centred(one.states[layer] @ weights) for one in test])
-    margins = np.concatenate([_centred(one.margins) for one in test])
-    spread = float(np.linalg.norm(estimates) * np.linalg.norm(margins))
-    return float(estimates @ margins) / spread if spread else 0.0
+def _kth_best(estimates: npt.NDArray[np.float32], k: int) -> float:
+    return float(np.partition(estimates, -k)[-k]) if len(estimates) >= k else -np.inf
+
+
+def _correlation(
+    estimates: Sequence[npt.NDArray[np.float32]], margins: Sequence[npt.NDArray[np.float32]]
+) -> float:  # fmt: skip
+    """Pooled over queries, each centred."""
+    found = np.concatenate([_centred(one) for one in estimates])
+    wanted = np.concatenate([_centred(one) for one in margins])
+    spread = float(np.linalg.norm(found) * np.linalg.norm(wanted))
+    return float(found @ wanted) / spread if spread else 0.0
 
 
 def _centred(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
