@@ -13,7 +13,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import results_tables as results
@@ -97,7 +97,7 @@ def facts() -> str:
         return f"`{results.NAME}` does not come with the package yet."
     folder = results.MODELS / results.NAME
     base = BUILT_IN.get(found["base_name"])
-    weights = [(name, digest, (folder / name).stat().st_size / 1e6) for name, digest in found["files"].items()]
+    weights = [(name, digest, (folder / name).stat().st_size / 1e6) for name, digest in results.weights(found).items()]
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     calibration = found["calibration"]
     prior = found.get("calibration_prior")
@@ -113,12 +113,21 @@ def facts() -> str:
         ["sha256 of the base", f"`{found['base_sha256']}`; any other base is refused"],
         ["adapter", f"LoRA, rank {config['r']}: " + ", ".join(f"{size:.1f} MB" for _, _, size in weights)],
         ["sha256 of the adapter", ", ".join(f"`{digest}`" for _, digest, _ in weights)],
+        ["read-outs", read_outs(folder)],
         ["last stage", found["stage"]],
         ["made", ", commit ".join(filter(None, (found["created"], found["commit"][:12])))],
         ["prompt", f"at most {found['max_length']} tokens, template `{found['template']['name']}`"],
         ["probability", fitted or "not calibrated: sigmoid of the margin; order by it, do not read it as a share"],
     ]
     return table(["", "`" + results.NAME + "`"], rows)
+
+
+def read_outs(folder: Path) -> str:
+    """Where documents may stop early."""
+    from prorank.cascade import Cascade
+
+    found = Cascade.load(folder)
+    return f'after layers {", ".join(map(str, found.layers))}: `cascade="fast"`, `"faster"`' if found else "none"
 
 
 def data() -> str:

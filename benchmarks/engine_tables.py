@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import order_kept
 from tables import HERE, Record, Tables, made, main, records, table
 
 from prorank.evaluate.svg import Figure, linear_scale, log_scale, ticks
@@ -44,6 +45,25 @@ def engine() -> str:
             f"The built-in reranker; {settings['data']}, {settings['repeats']} repeats of {settings['queries']} "
             f"queries, {settings['documents']} of BM25's top {settings['top_k']} each, whole prompts of at most "
             f"{settings['max_length']} tokens; medians. Tau is against torch in float32. {made(last)}",
+            "",
+            f"Wanted and not reached: {'; '.join(failed)}." if failed else "Everything that was wanted is reached.",
+        ]
+    )
+
+
+def order() -> str:
+    """The sides of the last run of order_kept.py."""
+    lines = records("order_kept.jsonl")
+    if not lines:
+        return "Not measured yet (`python benchmarks/order_kept.py`)."
+    last = lines[-1]
+    failed = [name for name, passed in last["verdict"].items() if not passed]
+    return "\n".join(
+        [
+            order_kept.shown(last),
+            "",
+            f"{last['settings']['queries']} queries of each, BM25's top {last['settings']['top_k']}; speed: medians "
+            f"over queries; differences with 95 % intervals. {made(last)}",
             "",
             f"Wanted and not reached: {'; '.join(failed)}." if failed else "Everything that was wanted is reached.",
         ]
@@ -191,7 +211,7 @@ def chart(sides: Record, kind: str, key: str, name: str, scale_of: Any, marks: S
 
 
 PAGES: dict[object, Tables] = {
-    DOCS / "performance.md": {"engine": engine, "roofline": roofline, "growth": growth},
+    DOCS / "performance.md": {"engine": engine, "order": order, "roofline": roofline, "growth": growth},
     DOCS / "images" / "growth.svg": {"growth": growth_picture},
     DOCS / "refine.md": {"speed": refine},
 }

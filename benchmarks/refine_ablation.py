@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from averages import averages
 from results import COLLECTIONS, DATA, MEASURES, present, subset
-from tables import table
+from tables import Record, made, table
 
 from prorank.cli.train import BLOCK_KEYS
 
@@ -182,17 +182,27 @@ def summary(evaluations: list[Evaluation]) -> dict[str, dict[str, Any]]:
 
 
 def shown(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """A line a variant."""
-    names = list(next(iter(rows.values())))
+    """A line a variant: means with intervals, and p against the whole method."""
+    places = list(next(iter(rows.values())))
     lines = []
     for variant, found in rows.items():
         cells = []
-        for name in names:
-            cell = found[name]
+        for place in places:
+            cell = found[place]
             p = "" if cell["p_holm"] is None else f", p {cell['p_holm']:.3f}"
             cells.append(f"{cell['mean']:.4f} [{cell['low']:.4f}, {cell['high']:.4f}]{p}")
         lines.append([variant, *cells])
-    return table(["variant", *names], lines)
+    return table(["nDCG@10", *places], lines)
+
+
+def page(record: Record) -> str:
+    """The table with what it was made by."""
+    return (
+        f"{shown(record['variants'])}\n\n{record['documents']} documents through the model for each variant, "
+        f"{record['warmup_share']:.0%} of them in stage 1 where both stages run; {record['queries']} queries of each "
+        f"collection, the first stage's top {record['top_k']}; p: paired randomisation test against "
+        f'"{WHOLE}", Holm-corrected; {made(record)}.'
+    )
 
 
 if __name__ == "__main__":

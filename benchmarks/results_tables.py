@@ -21,6 +21,7 @@ PAGE = REPO / "docs" / "results.md"
 FILE, STAGES_FILE = "results.jsonl", "stages.jsonl"
 MODELS = REPO / "src" / "prorank" / "models"
 NAME = "prorank-smollm2-135m"
+READ_OUTS = "cascade.safetensors"  # no weights: an exact score does not depend on them
 MEASURE = "nDCG@10"
 ALPHA = 0.05
 MISSING = "not measured"
@@ -50,12 +51,17 @@ def manifest() -> Record | None:
     return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
+def weights(found: Record) -> dict[str, str]:
+    """A manifest's files that margins are computed from -> sha256."""
+    return {name: sha256 for name, sha256 in found["files"].items() if name != READ_OUTS}
+
+
 def is_shipped(description: Mapping[str, Any]) -> bool:
     """Whether a refined model in a record is the adapter in the package; anything goes before there is one."""
     found = manifest()
     if found is None:
         return True
-    parts = [found["base_sha256"], *found["files"].values()]  # what Reranker.weights_sha256 is made of
+    parts = [found["base_sha256"], *weights(found).values()]  # what Reranker.weights_sha256 is made of
     return description.get("weights_sha256") == hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -199,6 +205,14 @@ def stage_table() -> str:
     return f"{quality(record, ('bm25', *STAGES))}\n\n{source(record)}" if record else f"{MISSING.capitalize()}."
 
 
+def ablation() -> str:
+    """What each stage is worth for the same number of documents."""
+    import refine_ablation
+
+    lines = records("refine_ablation.jsonl")
+    return refine_ablation.page(lines[-1]) if lines else f"{MISSING.capitalize()}."
+
+
 def comparison_table() -> str:
     record = last_results()
     return comparisons(record) if record else f"{MISSING.capitalize()}."
@@ -253,6 +267,7 @@ PAGES = {
         "findings": findings,
         "quality": quality_table,
         "stages": stage_table,
+        "ablation": ablation,
         "comparisons": comparison_table,
         "cost": cost,
         "understanding": understanding,

@@ -1,4 +1,4 @@
-"""Put a trained adapter into the package: bfloat16, no tokenizer (the base has it), hashes in its manifest.
+"""Put a trained adapter into the package: bfloat16, with its read-outs, without a tokenizer (the base has it).
 
     python tools/ship_adapter.py runs/warmup-smollm2-135m/best prorank-smollm2-135m-warmup
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from prorank import cascade
 from prorank.artifact import read_manifest, write_manifest
 from prorank.files import atomic_folder, sha256_file
 
@@ -40,7 +42,9 @@ def main() -> int:
         config["base_model_name_or_path"] = manifest.base_name
         (aside / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         calibration = tuple(args.calibration) if args.calibration else manifest.calibration
-        files = {WEIGHTS: sha256_file(aside / WEIGHTS)}
+        if (args.adapter / cascade.FILE).is_file():
+            shutil.copy(args.adapter / cascade.FILE, aside)
+        files = {path.name: sha256_file(path) for path in sorted(aside.glob("*.safetensors"))}
         write_manifest(aside, replace(manifest, files=files, calibration=calibration))
     print(f"{target.relative_to(MODELS.parents[2])}: {(target / WEIGHTS).stat().st_size / 1e6:.1f} MB")
     return 0

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from prorank import cascade
 from prorank.adapters import merge_adapter
 from prorank.bases import BaseError, LoadedBase, load_base
 from prorank.cross_encoder import write_cross_encoder_layout
@@ -71,8 +72,13 @@ class Manifest:
     created: str = ""
     prorank_version: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
-    """File name -> sha256 of every weights file in the folder."""
+    """File name -> sha256 of every weights file in the folder, read-outs included."""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """File name -> sha256 of what margins are computed from: all files but the read-outs."""
+        return {name: sha256 for name, sha256 in self.files.items() if name != cascade.FILE}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""

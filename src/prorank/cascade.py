@@ -7,6 +7,7 @@ queries that the read-out has not seen (``prorank cascade``).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,16 @@ class Cascade:
         if not self.layers or list(self.layers) != sorted(set(self.layers)):
             raise ValueError(f"cascade: expected ascending layers, got {list(self.layers)}")
 
+    @property
+    def sha256(self) -> str:
+        """Of the exits, the read-outs and the tolerances: what its estimates depend on besides the model."""
+        digest = hashlib.sha256(self._facts().encode())
+        digest.update(np.ascontiguousarray(self.weights).tobytes())
+        return digest.hexdigest()
+
+    def _facts(self) -> str:
+        return json.dumps({"layers": self.layers, "top_k": self.top_k, "tolerances": dict(self.tolerances)})
+
     def tolerance(self, level: str) -> tuple[float, ...]:
         """The tolerances of a level.
 
@@ -59,9 +70,8 @@ class Cascade:
         """Write ``cascade.safetensors``."""
         from safetensors.numpy import save_file
 
-        facts = {"layers": self.layers, "top_k": self.top_k, "tolerances": dict(self.tolerances)}
         path = folder / FILE
-        save_file({"weights": np.ascontiguousarray(self.weights)}, path, metadata={"cascade": json.dumps(facts)})
+        save_file({"weights": np.ascontiguousarray(self.weights)}, path, metadata={"cascade": self._facts()})
         return path
 
     @classmethod

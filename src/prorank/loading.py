@@ -104,7 +104,7 @@ def _torch(name: str, options: LoadOptions) -> Parts:
         TorchBackend(base.model.to(chosen), encoder.label_ids, share_prefix=options.share_prefix),
         encoder,
         manifest,
-        combined(base.sha256, *manifest.files.values()),
+        combined(base.sha256, *manifest.weights.values()),
         DEFAULT_BATCH_TOKENS if chosen.type == "cpu" else DEFAULT_BATCH_TOKENS_GPU,
         Cascade.load(checkpoint_folder(name)) if options.adapter is None else None,
     )
@@ -140,7 +140,7 @@ def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
         )
     backend = open_exported(folder, manifest, threads=options.threads)
     batch_tokens: int = getattr(backend, "batch_tokens", DEFAULT_BATCH_TOKENS)
-    return Parts(backend, encoder, manifest, combined(*manifest.files.values()), batch_tokens)
+    return Parts(backend, encoder, manifest, combined(*manifest.weights.values()), batch_tokens)
 
 
 def _remote(name: str, where: str, options: LoadOptions) -> Parts:

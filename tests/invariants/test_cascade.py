@@ -14,6 +14,7 @@ from prorank.backends.segments import TorchEarlyExit, features
 from prorank.cascade import FILE, LEVELS, Cascade
 from prorank.cli.main import main
 from prorank.early_exit import score_cascade
+from prorank.evaluate.systems import RerankerSystem
 from prorank.train.cascade import Seen, fit_cascade
 from prorank.types import EncodedGroup
 from tiny_models import make_tiny
@@ -155,6 +156,11 @@ def test_command_fits_and_rank_uses_it(base_folder: Path, tmp_path: Path, capsys
     assert main(fit) == 0
     assert "layer  1 of 3" in capsys.readouterr().out
     assert (tmp_path / "out" / FILE).is_file()
+    plain_one, fitted = (Reranker.from_pretrained(tmp_path / name, dtype="float32") for name in ("model", "out"))
+    assert fitted.fingerprint == plain_one.fingerprint  # exact scores do not depend on read-outs
+    described = [RerankerSystem(fitted, cascade=level).describe() for level in ("exact", "fast")]
+    assert described[0] == RerankerSystem(plain_one).describe() | {"model": fitted.name}
+    assert described[1]["cascade_sha256"] == fitted.cascade.sha256
     passages = tmp_path / "passages.txt"
     passages.write_text("\n".join(texts), "utf-8")
     rank = ["rank", "--query", QUERY, "--documents", str(passages), "--format", "jsonl", "--top-k", "3"]

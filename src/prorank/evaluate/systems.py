@@ -63,7 +63,9 @@ class RerankerSystem:
 
     def describe(self) -> Mapping[str, Any]:
         found = {**self.reranker.describe(), "instruction": self.instruction}
-        return found if self.cascade == "exact" else {**found, "cascade": self.cascade}
+        if self.cascade != "exact" and self.reranker.cascade is not None:
+            found |= {"cascade": self.cascade, "cascade_sha256": self.reranker.cascade.sha256}
+        return found
 
     def score(self, query: str, documents: Sequence[str]) -> Scored:
         encoded = self.reranker.encode(query, documents, instruction=self.instruction)

@@ -1,0 +1,229 @@
+"""What faster ways of scoring do to the order: lower precision and early exits beside the built-in reranker in float32.
+
+    python benchmarks/order_kept.py --append benchmarks/results/order_kept.jsonl
+    python benchmarks/order_kept.py --queries 1 --top-k 20 --collections dl19                # does it run?
+
+--queries of each collection, BM25's top 100 each, in the reranker's own settings: excerpts, 192 tokens a prompt. All
+sides score one query after another in this process, in an order that rotates, so that a machine that slows down slows
+all. Speed is the median over queries of the ratio of times; order is nDCG@10, its paired difference to the reference,
+Kendall's tau over all candidates, and the share of the reference's top 10 that is kept. Queries are kept in --out as
+they are done, and not scored again. Prints a table, and one JSON line last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from results import COLLECTIONS, DATA, MEASURES, present, subset
+from tables import table
+from turns import ended
+
+from prorank.progress import progress_bar
+
+if TYPE_CHECKING:
+    from prorank import Reranker
+
+FP32, BF16, FAST, FASTER, INT8 = "fp32", "bf16", "bf16, fast", "bf16, faster", "openvino int8"
+REFERENCE = {BF16: FP32, INT8: FP32, FAST: BF16, FASTER: BF16}
+"""Side -> whose order it should have; its speed is compared with bf16's."""
+NDCG = MEASURES[0]
+
+
+class Query(NamedTuple):
+    """One line of --out."""
+
+    collection: str
+    query_id: str
+    seconds: dict[str, float]
+    margins: dict[str, list[float]]
+
+
+def main() -> int:
+    args = parse()
+    with tempfile.TemporaryDirectory(prefix="prorank-bench-") as scratch:
+        found = scored(args, Path(scratch))
+    result = summary(args, found)
+    print(shown(result))
+    return ended(result, args.append)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the collections")
+    parser.add_argument("--collections", nargs="+", choices=list(COLLECTIONS), default=["nfcorpus", "scifact"])
+    parser.add_argument("--queries", type=int, default=20, metavar="N", help="of each (default: %(default)s)")
+    parser.add_argument("--top-k", type=int, default=100, metavar="N", help="candidates (default: %(default)s)")
+    parser.add_argument("--max-length", type=int, metavar="N", help="tokens of a prompt (default: the model's own)")
+    parser.add_argument("--model", help="a checkpoint with read-outs (default: the built-in reranker)")
+    parser.add_argument("--only", nargs="+", choices=[FP32, *REFERENCE], default=[FP32, *REFERENCE], help="sides")
+    parser.add_argument("--out", type=Path, default=Path("runs/order-kept.jsonl"), help="default: %(default)s")
+    parser.add_argument("--append", type=Path, metavar="FILE", help="append the record to this file")
+    args = parser.parse_args()
+    if min(args.queries, args.top_k) < 1:
+        parser.error("--queries, --top-k: expected numbers of at least 1")
+    return args
+
+
+def scored(args: argparse.Namespace, scratch: Path) -> list[Query]:
+    """Every query by every side."""
+    from prorank.data import first_stage, load_collection
+
+    jobs = []
+    for name in present(args.collections, args.data):
+        split, spec, _ = COLLECTIONS[name]
+        collection = subset(load_collection(args.data / name, split), args.queries)
+        lists = first_stage(spec, collection, args.top_k)
+        jobs += [(name, q, collection.queries[q].text, texts_of(collection, lists[q])) for q in collection.queries]
+    ways, fingerprint = sides(args, scratch)
+    done = kept(args.out, fingerprint)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with args.out.open("a", encoding="utf-8") as file, progress_bar("queries", len(jobs)) as advance:
+        for turn, (name, query_id, query, texts) in enumerate(jobs):
+            if (name, query_id) not in done:
+                order = [*itertools.islice(itertools.cycle(ways), turn % len(ways), turn % len(ways) + len(ways))]
+                one = Query(name, query_id, {}, {})
+                for side in order:
+                    start = time.perf_counter()
+                    margins = ways[side](query, texts)
+                    one.seconds[side] = time.perf_counter() - start
+                    one.margins[side] = margins.tolist()
+                done[name, query_id] = one
+                file.write(json.dumps({"fingerprint": fingerprint, **one._asdict()}) + "\n")
+                file.flush()
+            if advance is not None:
+                advance(1)
+    return [done[name, query_id] for name, query_id, _, _ in jobs]
+
+
+def texts_of(collection: Any, candidates: Mapping[str, float]) -> list[str]:
+    return [collection.documents[doc_id].content for doc_id in candidates]
+
+
+def sides(args: argparse.Namespace, scratch: Path) -> tuple[dict[str, Callable[[str, list[str]], Any]], str]:
+    """Side -> what scores a query's texts, warmed up; and what all the scores depend on."""
+    from prorank import Reranker
+    from prorank.export.targets import export
+
+    def opened(dtype: str) -> Reranker:
+        return Reranker.from_pretrained(args.model, dtype=dtype, max_length=args.max_length)
+
+    def by(reranker: Reranker, level: str = "exact") -> Callable[[str, list[str]], Any]:
+        return lambda query, texts: reranker.margins(query, texts, cascade=level)
+
+    bf16, ways = opened("bfloat16"), {}
+    if {FP32, INT8} & set(args.only):
+        fp32 = opened("float32")
+        ways[FP32] = by(fp32)
+    for side, level in ((BF16, "exact"), (FAST, "fast"), (FASTER, "faster")):
+        ways[side] = by(bf16, level)
+    if INT8 in args.only:
+        ways[INT8] = by(Reranker.from_pretrained(export(fp32, "openvino-int8", scratch / "int8")))
+    ways = {side: way for side, way in ways.items() if side in args.only}
+    for way in ways.values():
+        way("warm", [f"{'word ' * 30}{number}" for number in range(20)])
+    read_outs = bf16.cascade.sha256 if bf16.cascade else ""
+    return ways, " ".join([bf16.fingerprint, read_outs, *ways, str(args.top_k)])
+
+
+def kept(path: Path, fingerprint: str) -> dict[tuple[str, str], Query]:
+    """What has been scored by the same sides."""
+    found = {}
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
+        record = json.loads(line)
+        if record.pop("fingerprint") == fingerprint:
+            found[record["collection"], record["query_id"]] = Query(**record)
+    return found
+
+
+def summary(args: argparse.Namespace, found: Sequence[Query]) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "benchmark": "order_kept",
+        "settings": {key: value for key, value in vars(args).items() if key not in ("data", "out", "append")},
+        "collections": {},
+        "verdict": {},
+    }
+    for name in dict.fromkeys(one.collection for one in found):
+        rows = result["collections"][name] = of_collection(args, name, [one for one in found if one.collection == name])
+        if FAST in rows:
+            fast, difference = rows[FAST], rows[FAST]["difference"]
+            result["verdict"][f"{name}: fast at least 2 times as many documents/s"] = fast["times_bf16"] >= 2
+            result["verdict"][f"{name}: fast loses at most .005 of nDCG@10"] = difference["mean"] >= -0.005
+        if INT8 in rows:
+            difference, tau = rows[INT8]["difference"], rows[INT8]["kendall_tau"]
+            contains = difference["low"] <= 0 <= difference["high"] and difference["high"] - difference["low"] < 0.01
+            result["verdict"][f"{name}: nDCG@10 of int8 within .003"] = abs(difference["mean"]) <= 0.003 or contains
+            result["verdict"][f"{name}: Kendall's tau of int8 at least .98"] = tau >= 0.98
+    return result
+
+
+def of_collection(args: argparse.Namespace, name: str, found: Sequence[Query]) -> dict[str, dict[str, Any]]:
+    """Side -> its speed and its order, on one collection."""
+    from scipy.stats import kendalltau
+
+    from prorank.data import first_stage, load_collection
+    from prorank.evaluate.metrics import measure, ranked
+    from prorank.evaluate.significance import bootstrap_interval
+
+    split, spec, min_relevance = COLLECTIONS[name]
+    collection = subset(load_collection(args.data / name, split), args.queries)
+    lists = first_stage(spec, collection, args.top_k)
+    rows: dict[str, dict[str, Any]] = {}
+    values: dict[str, Any] = {}
+    for side in args.only:
+        run = {one.query_id: ranked(list(lists[one.query_id]), one.margins[side]) for one in found}
+        measured = measure(run, collection.qrels, [NDCG], min_relevance=min_relevance).values[NDCG]
+        values[side] = np.array([measured[one.query_id] for one in found])
+        documents = sum(len(one.margins[side]) for one in found)
+        row = rows[side] = {
+            "documents_per_second": round(documents / sum(one.seconds[side] for one in found), 2),
+            "ndcg": round(float(values[side].mean()), 4), "queries": len(found),
+        }  # fmt: skip
+        if BF16 in args.only:
+            times = statistics.median(one.seconds[BF16] / one.seconds[side] for one in found)
+            row["times_bf16"] = round(times, 2)
+        reference = REFERENCE.get(side)
+        if reference in values:
+            pairs = [(one.margins[reference], one.margins[side]) for one in found if len(one.margins[side]) > 1]
+            row["reference"] = reference
+            row["difference"] = bootstrap_interval(values[side] - values[reference])._asdict()
+            row["kendall_tau"] = round(float(np.mean([kendalltau(a, b).statistic for a, b in pairs])), 4)
+            row["top_kept"] = round(float(np.mean([overlap(a, b) for a, b in pairs])), 4)
+    return rows
+
+
+def overlap(a: Sequence[float], b: Sequence[float], k: int = 10) -> float:
+    """Share of a's top k that is in b's."""
+    first, second = (set(np.argsort(-np.array(values), kind="stable")[:k].tolist()) for values in (a, b))
+    return len(first & second) / len(first)
+
+
+def shown(result: Mapping[str, Any]) -> str:
+    """A row a side and collection."""
+    rows = []
+    for name, sides_of in result["collections"].items():
+        for side, row in sides_of.items():
+            cells = [f"{row['documents_per_second']:.1f}", f"{row['times_bf16']:.2f} x" if "times_bf16" in row else ""]
+            cells.append(f"{row['ndcg']:.4f}")
+            if "difference" in row:
+                d = row["difference"]
+                cells.append(f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]")
+                cells += [f"{row['top_kept']:.1%}", f"{row['kendall_tau']:.3f}", row["reference"]]
+            else:
+                cells += [""] * 4
+            rows.append([name, side, *cells])
+    heads = ["", "", "docs/s", "against bf16", NDCG, "difference", "top 10 kept", "Kendall's tau", "beside"]
+    return table(heads, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
