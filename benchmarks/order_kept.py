@@ -13,8 +13,6 @@ they are done, and not scored again. Prints a table, and one JSON line last.
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import statistics
 import sys
 import tempfile
@@ -28,6 +26,7 @@ from results import COLLECTIONS, DATA, MEASURES, present, subset
 from tables import table
 from turns import ended
 
+from prorank.evaluate.journal import Journal, journal_key
 from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -50,8 +49,12 @@ class Query(NamedTuple):
 
 def main() -> int:
     args = parse()
-    with tempfile.TemporaryDirectory(prefix="prorank-bench-") as scratch:
-        found = scored(args, Path(scratch))
+    try:
+        with tempfile.TemporaryDirectory(prefix="prorank-bench-") as scratch:
+            found = scored(args, Path(scratch))
+    except (ValueError, OSError, ImportError) as error:
+        print(f"order_kept: error: {error}", file=sys.stderr)
+        return 2
     result = summary(args, found)
     print(shown(result))
     return ended(result, args.append)
@@ -84,22 +87,20 @@ def scored(args: argparse.Namespace, scratch: Path) -> list[Query]:
         collection = subset(load_collection(args.data / name, split), args.queries)
         lists = first_stage(spec, collection, args.top_k)
         jobs += [(name, q, collection.queries[q].text, texts_of(collection, lists[q])) for q in collection.queries]
-    ways, fingerprint = sides(args, scratch)
-    done = kept(args.out, fingerprint)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("a", encoding="utf-8") as file, progress_bar("queries", len(jobs)) as advance:
+    ways, key = sides(args, scratch)
+    with Journal(args.out, key) as journal, progress_bar("queries", len(jobs)) as advance:
+        done = {(entry["collection"], entry["query_id"]): Query(**entry) for entry in journal.entries}
         for turn, (name, query_id, query, texts) in enumerate(jobs):
             if (name, query_id) not in done:
-                order = [*itertools.islice(itertools.cycle(ways), turn % len(ways), turn % len(ways) + len(ways))]
+                first = turn % len(ways)
                 one = Query(name, query_id, {}, {})
-                for side in order:
+                for side in [*list(ways)[first:], *list(ways)[:first]]:
                     start = time.perf_counter()
                     margins = ways[side](query, texts)
                     one.seconds[side] = time.perf_counter() - start
                     one.margins[side] = margins.tolist()
                 done[name, query_id] = one
-                file.write(json.dumps({"fingerprint": fingerprint, **one._asdict()}) + "\n")
-                file.flush()
+                journal.append(one._asdict())
             if advance is not None:
                 advance(1)
     return [done[name, query_id] for name, query_id, _, _ in jobs]
@@ -110,7 +111,7 @@ def texts_of(collection: Any, candidates: Mapping[str, float]) -> list[str]:
 
 
 def sides(args: argparse.Namespace, scratch: Path) -> tuple[dict[str, Callable[[str, list[str]], Any]], str]:
-    """Side -> what scores a query's texts, warmed up; and what all the scores depend on."""
+    """Side -> what scores a query's texts, warmed up; and the key of what scores depend on."""
     from prorank import Reranker
     from prorank.export.targets import export
 
@@ -131,18 +132,9 @@ def sides(args: argparse.Namespace, scratch: Path) -> tuple[dict[str, Callable[[
     ways = {side: way for side, way in ways.items() if side in args.only}
     for way in ways.values():
         way("warm", [f"{'word ' * 30}{number}" for number in range(20)])
-    read_outs = bf16.cascade.sha256 if bf16.cascade else ""
-    return ways, " ".join([bf16.fingerprint, read_outs, *ways, str(args.top_k)])
-
-
-def kept(path: Path, fingerprint: str) -> dict[tuple[str, str], Query]:
-    """What has been scored by the same sides."""
-    found = {}
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
-        record = json.loads(line)
-        if record.pop("fingerprint") == fingerprint:
-            found[record["collection"], record["query_id"]] = Query(**record)
-    return found
+    read_outs = bf16.cascade.sha256 if bf16.cascade else None
+    depends = {"model": bf16.fingerprint, "read_outs": read_outs, "sides": list(ways), "top_k": args.top_k}
+    return ways, journal_key(depends)
 
 
 def summary(args: argparse.Namespace, found: Sequence[Query]) -> dict[str, Any]:

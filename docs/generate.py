@@ -206,15 +206,15 @@ def with_tables(text: str) -> str:
     return text
 
 
-PASSAGES = {"dl19": "TREC DL19", "nfcorpus": "NFCorpus"}
-"""Collections that the speed is shown on, short passages first."""
+NAMES = {"dl19": "TREC DL19", "nfcorpus": "NFCorpus", "scifact": "SciFact"}
+"""Collections by the names that people know, short passages first."""
 
 
 def scoring_table(records: Sequence[Mapping[str, Any]]) -> str:
     """Speed and memory beside the peers: the last record of each collection."""
     last = {record["settings"]["data"]: record for record in records}
-    shown = {name: last[name] for name in PASSAGES if name in last}
-    heads = ["", *(f"{PASSAGES[name]}, pairs/s" for name in shown), "peak memory"]
+    shown = {name: last[name] for name in NAMES if name in last}
+    heads = ["", *(f"{NAMES[name]}, pairs/s" for name in shown), "peak memory"]
     rows = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     first = next(iter(shown.values()))
     for side in sorted(first["sides"], key=lambda side: first["sides"][side]["pairs_per_second"]):
@@ -225,7 +225,7 @@ def scoring_table(records: Sequence[Mapping[str, Any]]) -> str:
         memory = max(record["sides"][side]["peak_mib"] for record in shown.values())
         rows.append(f"| {' | '.join([*cells, f'{memory / 1024:.1f} GiB'])} |")
     equal = max(value for r in shown.values() for name, value in r["ratios"].items() if "difference" in name)
-    samples = "; ".join(f"{PASSAGES[name]}: {_sample(record)}" for name, record in shown.items())
+    samples = "; ".join(f"{NAMES[name]}: {_sample(record)}" for name, record in shown.items())
     environment, settings = first["environment"], first["settings"]
     note = (
         f"SmolLM2-135M, the same weights in all rows; in brackets, the speed against mxbai-rerank's. {samples}. Whole "
@@ -244,7 +244,25 @@ def _sample(record: Mapping[str, Any]) -> str:
     return f"{queries} queries, {part}BM25's top {settings['top_k']}, commit {str(record['commit'])[:7]}"
 
 
-TABLES = {"scoring": scoring_table}
+def early_exits(records: Sequence[Mapping[str, Any]]) -> str:
+    """What ``cascade="fast"`` saves and costs, of the last record."""
+    last = records[-1]
+    parts = []
+    for name, sides in last["collections"].items():
+        fast = sides["bf16, fast"]
+        low, high = fast["difference"]["low"], fast["difference"]["high"]
+        parts.append(
+            f"{NAMES[name]} {fast['times_bf16']:.2f} times as fast, {fast['top_kept']:.0%} of the exact top 10, "
+            f"nDCG@10 {fast['difference']['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        )
+    text = (
+        'Where only the top counts, `rank(..., cascade="fast")` stops hopeless documents at an early layer: '
+        f"{'; '.join(parts)} ({last['settings']['queries']} queries each, BM25's top {last['settings']['top_k']})."
+    )
+    return "\n".join(textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False))
+
+
+TABLES = {"scoring": scoring_table, "order_kept": early_exits}
 
 
 def with_example(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,7 +142,26 @@ def test_fitted_read_outs_keep_what_they_should() -> None:
         fit_cascade(seen[:5], 8)
 
 
-def test_command_fits_and_rank_uses_it(base_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Ctrl-C once so many queries are collected; the list grows by one for each."""
+    from prorank.train import cascade
+
+    collected: list[object] = []
+    whole = cascade.collect
+
+    def collect(*args: Any) -> Seen:
+        if len(collected) == count:
+            raise KeyboardInterrupt
+        collected.append(args)
+        return whole(*args)
+
+    monkeypatch.setattr(cascade, "collect", collect)
+    return collected
+
+
+def test_command_fits_goes_on_and_rank_uses_it(
+    base_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
@@ -153,7 +173,16 @@ def test_command_fits_and_rank_uses_it(base_folder: Path, tmp_path: Path, capsys
     lists.write_text("\n".join(map(json.dumps, lines)), "utf-8")
     fit = ["cascade", "--model", str(tmp_path / "model"), "--data", str(lists), "--first-stage", "given"]
     fit += ["--layers", "1", "--top", "3", "--candidates", "11", "--dtype", "float32", "--out", str(tmp_path / "out")]
+    interrupt_after(4, monkeypatch)
+    assert main(fit) == 130
+    assert len(list((tmp_path / "out.collected").iterdir())) == 4
+    monkeypatch.undo()
+    collected = interrupt_after(10**9, monkeypatch)
     assert main(fit) == 0
+    assert len(collected) == 8  # of twelve queries; the others were collected before
+    assert not (tmp_path / "out.collected").exists()
+    assert main([*fit[:-1], str(tmp_path / "at-once")]) == 0
+    assert (tmp_path / "at-once" / FILE).read_bytes() == (tmp_path / "out" / FILE).read_bytes()
     assert "layer  1 of 3" in capsys.readouterr().out
     assert (tmp_path / "out" / FILE).is_file()
     plain_one, fitted = (Reranker.from_pretrained(tmp_path / name, dtype="float32") for name in ("model", "out"))

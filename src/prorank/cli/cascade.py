@@ -2,7 +2,8 @@
 
 The model's own layers stay as they are. States and margins of some queries' candidates are collected first; the exits
 that save most are kept, with tolerances fitted on queries that their regressions have not seen. --out is a copy of the
-model's folder with cascade.safetensors in it.
+model's folder with cascade.safetensors in it; what was collected waits beside it (OUT.collected) until then, so that
+the same command goes on after an interruption.
 
   prorank cascade --model runs/refined/best --data DATA/msmarco-sample --split train --out runs/refined-cascade
   prorank rank --model runs/refined-cascade --cascade fast --top-k 10 --query "..." --documents passages.jsonl
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     with progress_bar("fitting", len(exits)) as advance:
         fit = fit_cascade(seen, layers, top_k=args.top, on_layer=lambda _: advance(1) if advance else None)
     _write(folder, Path(args.out), fit)
+    shutil.rmtree(_collected(args), ignore_errors=True)
     _report(fit, layers)
     return 0
 
@@ -81,16 +83,29 @@ def _folder(name: str, out: Path) -> Path:
     return folder
 
 
-def _seen(args: argparse.Namespace, reranker: Any, layers: list[int]) -> list[Seen]:
-    """States and margins, with progress."""
-    from prorank.train.cascade import collect
+def _collected(args: argparse.Namespace) -> Path:
+    """The folder of what was collected so far."""
+    return Path(f"{str(args.out).rstrip('/')}.collected")
 
-    jobs = chosen_queries(args, "train")
+
+def _seen(args: argparse.Namespace, reranker: Any, layers: list[int]) -> list[Seen]:
+    """Features and margins, with progress; a query that was collected before is read."""
+    from prorank.evaluate.journal import journal_key
+    from prorank.files import atomic_file
+    from prorank.train.cascade import Seen, collect
+
+    jobs, kept = chosen_queries(args, "train"), _collected(args)
+    kept.mkdir(parents=True, exist_ok=True)
     seen = []
     with progress_bar("collecting", len(jobs)) as advance:
         for job in jobs:
             group = reranker.encode(job.query, job.texts, args.instruction).group
-            seen.append(collect(reranker.backend, group, layers, reranker.batch_tokens))
+            path = kept / f"{journal_key({'model': reranker.fingerprint, 'layers': layers, 'prompts': group})}.npz"
+            if not path.is_file():
+                one = collect(reranker.backend, group, layers, reranker.batch_tokens)
+                with atomic_file(path) as aside:
+                    one.save(aside)
+            seen.append(Seen.load(path))
             if advance is not None:
                 advance(1)
     return seen

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,17 @@ class Seen(NamedTuple):
     """Layer -> ``(n, 2 * hidden)``, as a read-out reads them."""
     margins: npt.NDArray[np.float32]
     """``(n,)`` of the whole model."""
+
+    def save(self, path: Path) -> None:
+        """Write one numpy file."""
+        with path.open("wb") as file:
+            np.savez(file, margins=self.margins, **{str(layer): values for layer, values in self.features.items()})
+
+    @classmethod
+    def load(cls, path: Path) -> Seen:
+        """Read what :meth:`save` wrote."""
+        with np.load(path) as file:
+            return cls({int(name): file[name] for name in file.files if name != "margins"}, file["margins"])
 
 
 class Level(NamedTuple):
