@@ -1,8 +1,8 @@
 """What OpenVINO and ONNX Runtime share: one exported graph that extends prefixes and scores documents.
 
-The graph takes tokens on top of given keys and values and gives label logits of every row, and the keys and values of
-the first row's tokens: called with one row it extends a prefix, called with many it scores documents that share one.
-The weights are in memory once.
+The graph takes tokens on top of given keys and values and gives every row's last state, and the keys and values of the
+first row's tokens: called with one row it extends a prefix, called with many it scores documents that share one. The
+weights are in memory once. The two label rows stand beside the graph and are multiplied here, in float32.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from prorank.types import EncodedGroup
 
-__all__ = ["INPUTS", "OUTPUTS", "GraphBackend"]
+__all__ = ["HEAD", "INPUTS", "OUTPUTS", "GraphBackend"]
 
 INPUTS = ("ids", "last", "past", "hidden")
-OUTPUTS = ("logits", "present")
+OUTPUTS = ("states", "present")
+HEAD = "labels.safetensors"
 
 Array = npt.NDArray[np.float32]
 _CACHED_PREFIXES = 16
@@ -29,15 +31,25 @@ class GraphBackend(ABC):
     """Scores with an exported graph; a subclass runs it.
 
     Args:
+        folder: holds ``labels.safetensors``: ``rows (2, hidden)`` and ``bias (2,)``, float32.
         past_shape: of the graph's ``past``, with 1 for the dimension of positions.
         round_to: widths of batches are rounded up to multiples of this, so that few different ones come up.
+
+    Raises:
+        ValueError: the folder has no label rows.
     """
 
     name: str
     shares_prefixes = True
     max_positions: int | None = None
 
-    def __init__(self, past_shape: Sequence[int], *, round_to: int = 1) -> None:
+    def __init__(self, folder: Path, past_shape: Sequence[int], *, round_to: int = 1) -> None:
+        from safetensors.numpy import load_file
+
+        if not (folder / HEAD).is_file():
+            raise ValueError(f"{folder}: {HEAD} is missing: an older version wrote it; run `prorank export` again")
+        head = load_file(folder / HEAD)
+        self._rows, self._bias = head["rows"], head["bias"]
         self.prefix_hits = 0
         self._empty = np.zeros(tuple(past_shape), dtype=np.float32)
         self._round = round_to
@@ -52,7 +64,7 @@ class GraphBackend(ABC):
             states: whether the keys and values are wanted.
 
         Returns:
-            ``logits (n, 2)`` and ``present (2 layers, 1, heads, width, size)``, or None for the latter.
+            ``states (n, hidden)`` and ``present (2 layers, 1, heads, width, size)``, or None for the latter.
         """
 
     def label_logits(self, group: EncodedGroup) -> Array:
@@ -65,7 +77,9 @@ class GraphBackend(ABC):
         tokens = np.zeros((len(lengths), width), dtype=np.int64)
         for row, ids in enumerate(group.own_ids):
             tokens[row, : lengths[row]] = ids
-        return self.infer(self._inputs(tokens, lengths - 1, past), False)[0]
+        states = self.infer(self._inputs(tokens, lengths - 1, past), False)[0]
+        logits: Array = states @ self._rows.T + self._bias
+        return logits
 
     def _prefix(self, group: EncodedGroup) -> Array:
         """Keys and values of the group's prefix, from the cache, or built on the instruction's."""

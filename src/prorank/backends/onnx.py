@@ -20,7 +20,7 @@ class OnnxBackend(GraphBackend):
 
     Args:
         folder: holds ``model.onnx``.
-        label_ids: (irrelevant, relevant) token ids; the graph multiplies with their two rows alone, in this order.
+        label_ids: (irrelevant, relevant) token ids, whose rows are in the folder, in this order.
         precision: what the weights are in, for the name.
         threads: of the processor; None: all cores.
 
@@ -46,7 +46,7 @@ class OnnxBackend(GraphBackend):
         except Exception as error:  # the runtime's errors have no common class of their own
             raise ValueError(f"{path}: not a readable ONNX graph: {str(error).splitlines()[0]}") from error
         shape = next(i.shape for i in self._session.get_inputs() if i.name == "past")
-        super().__init__([d if isinstance(d, int) else 1 for d in shape])
+        super().__init__(folder, [d if isinstance(d, int) else 1 for d in shape])
         self.label_ids = label_ids
         self.name = f"onnx-cpu-{precision}"
 

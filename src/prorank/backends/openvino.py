@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prorank._optional import require
-from prorank.backends.graph import Array, GraphBackend
+from prorank.backends.graph import OUTPUTS, Array, GraphBackend
 from prorank.cache import cache_dir
 
 __all__ = ["GRAPH", "OpenVinoBackend"]
@@ -26,7 +26,7 @@ class OpenVinoBackend(GraphBackend):
 
     Args:
         folder: holds ``openvino_model.xml`` and ``.bin``.
-        label_ids: (irrelevant, relevant) token ids; the graph multiplies with their two rows alone, in this order.
+        label_ids: (irrelevant, relevant) token ids, whose rows are in the folder, in this order.
         precision: ``int8`` (dynamically quantised activations where the weights are int8), ``bfloat16`` or ``float32``.
         threads: of the processor; None: all cores.
 
@@ -52,7 +52,7 @@ class OpenVinoBackend(GraphBackend):
         except RuntimeError as error:
             raise ValueError(f"{path}: not a readable OpenVINO graph: {str(error).splitlines()[0]}") from error
         shape = compiled.input("past").get_partial_shape()
-        super().__init__([1 if d.is_dynamic else d.get_length() for d in shape], round_to=8)
+        super().__init__(folder, [1 if d.is_dynamic else d.get_length() for d in shape], round_to=8)
         self.label_ids = label_ids
         self.name = f"openvino-cpu-{precision}"
         self._request = compiled.create_infer_request()
@@ -60,12 +60,12 @@ class OpenVinoBackend(GraphBackend):
     def infer(self, inputs: dict[str, npt.NDArray[np.int64] | Array], states: bool) -> tuple[Array, Array | None]:
         """See :class:`GraphBackend`."""
         self._request.infer(inputs, share_inputs=True)
-        logits = np.array(self._request.get_tensor("logits").data, dtype=np.float32)
-        return logits, np.array(self._request.get_tensor("present").data, dtype=np.float32) if states else None
+        last = np.array(self._request.get_tensor(OUTPUTS[0]).data, dtype=np.float32)
+        return last, np.array(self._request.get_tensor(OUTPUTS[1]).data, dtype=np.float32) if states else None
 
 
 def _settings(core: Any, precision: str, threads: int | None) -> dict[str, Any]:
-    """One stream (a batch at a time, all threads on it); compiled graphs kept in our cache.
+    """One stream (a batch at a time, all threads on it); compiled graphs kept in our cache, without the weights.
 
     What int8 leaves over (attention, norms) goes in bfloat16 where the processor has it.
     """
@@ -76,6 +76,7 @@ def _settings(core: Any, precision: str, threads: int | None) -> dict[str, Any]:
         "INFERENCE_PRECISION_HINT": {"int8": fast, "bfloat16": "bf16"}.get(precision, "f32"),
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(_GROUP) if precision == "int8" else "0",
         "CACHE_DIR": str(cache_dir("openvino")),
+        "CACHE_MODE": "OPTIMIZE_SIZE",  # 3 MB a graph instead of 200; the weights stay in the export's folder
     }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = str(threads)

@@ -12,7 +12,7 @@ import torch
 from prorank._optional import require
 from prorank.backends.graph import INPUTS, OUTPUTS
 from prorank.backends.onnx import GRAPH
-from prorank.export.label_graph import LabelGraph
+from prorank.export.graph import ScoringGraph
 
 __all__ = ["write_onnx"]
 
@@ -21,7 +21,7 @@ _BLOCK = 32
 _INT8_ACTIVATIONS = 4  # ONNX Runtime's accuracy_level of that meaning
 
 
-def write_onnx(model: Any, label_ids: tuple[int, int], folder: Path, *, weights: str = "float32") -> Path:
+def write_onnx(model: Any, folder: Path, *, weights: str = "float32") -> Path:
     """Write ``model.onnx`` into a folder.
 
     Args:
@@ -33,7 +33,7 @@ def write_onnx(model: Any, label_ids: tuple[int, int], folder: Path, *, weights:
         ImportError: onnx (and for int8 onnxruntime) is not installed.
     """
     require("onnx", extra="onnx")
-    graph = LabelGraph(model, label_ids).eval()
+    graph = ScoringGraph(model).eval()
     if sum(p.numel() for p in graph.parameters()) * 4 > 1_900_000_000:
         raise ValueError("export: more than 1.9 GB of float32 weights do not go into one ONNX file; use openvino")
     with tempfile.TemporaryDirectory(prefix="prorank-") as scratch, warnings.catch_warnings():

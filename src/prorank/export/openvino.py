@@ -11,12 +11,12 @@ import torch
 from prorank._optional import require
 from prorank.backends.graph import OUTPUTS
 from prorank.backends.openvino import GRAPH
-from prorank.export.label_graph import LabelGraph
+from prorank.export.graph import ScoringGraph
 
 __all__ = ["write_openvino"]
 
 
-def write_openvino(model: Any, label_ids: tuple[int, int], folder: Path, *, weights: str = "int8") -> list[Path]:
+def write_openvino(model: Any, folder: Path, *, weights: str = "int8") -> list[Path]:
     """Write ``openvino_model.xml`` and ``.bin`` into a folder.
 
     Args:
@@ -31,7 +31,7 @@ def write_openvino(model: Any, label_ids: tuple[int, int], folder: Path, *, weig
         ImportError: OpenVINO (and for int8 NNCF) is not installed.
     """
     openvino = require("openvino", extra="openvino")
-    graph = LabelGraph(model, label_ids).eval()
+    graph = ScoringGraph(model).eval()
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of Python numbers that are constants here
         converted = openvino.convert_model(graph, example_input=graph.example())

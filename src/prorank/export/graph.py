@@ -1,21 +1,26 @@
-"""The graph that is exported: tokens on top of given keys and values -> label logits, and their keys and values."""
+"""The graph that is exported: tokens on top of given keys and values -> last states, and their keys and values."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from prorank.backends.graph import HEAD
 from prorank.backends.torch import label_rows
 
-__all__ = ["LabelGraph"]
+__all__ = ["ScoringGraph", "write_head"]
 
 
-class LabelGraph(torch.nn.Module):
-    """What is exported: tokens on top of given keys and values -> label logits, and the first row's keys and values.
+class ScoringGraph(torch.nn.Module):
+    """What is exported: tokens on top of given keys and values -> every row's last state, and the first row's keys and
+    values.
 
-    Everything is laid out for short lives: a layer's keys and values of all rows are gone after that layer.
+    The output matrix is no part of it: label logits are as large as 40, where bfloat16 knows only every quarter. The
+    backend multiplies the two rows of :func:`write_head` in float32. Everything is laid out for short lives: a layer's
+    keys and values of all rows are gone after that layer.
 
     Args:
         model: a transformers causal LM of plain causal attention (Llama, Qwen2, Qwen3, Mistral without a window).
@@ -24,7 +29,7 @@ class LabelGraph(torch.nn.Module):
         ValueError: the model's attention is not plain (sliding windows, capped logits).
     """
 
-    def __init__(self, model: Any, label_ids: tuple[int, int]) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         config = model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -38,9 +43,6 @@ class LabelGraph(torch.nn.Module):
         self.decoder = model.base_model
         self.layers, self.heads = config.num_hidden_layers, config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        rows, bias = label_rows(model, label_ids)
-        self.register_buffer("rows", rows.detach().clone())
-        self.register_buffer("bias", bias.detach().clone())
 
     def example(self) -> dict[str, torch.Tensor]:
         """Inputs to trace with; no dimension that may change has length 1."""
@@ -63,7 +65,8 @@ class LabelGraph(torch.nn.Module):
             hidden: ``(1,)`` int64: so many of the first positions of ``past`` do not exist (0 or 1).
 
         Returns:
-            Label logits ``(n, 2)``; keys and values ``(2 layers, 1, heads, width, size)`` of the first row's tokens.
+            States ``(n, hidden)`` after the last layer; keys and values ``(2 layers, 1, heads, width, size)`` of the
+            first row's tokens.
         """
         rows, width, before = ids.shape[0], ids.shape[1], past.shape[3]
         own = torch.arange(width, device=ids.device)
@@ -76,9 +79,19 @@ class LabelGraph(torch.nn.Module):
         output = self.decoder(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
         )
-        state = output.last_hidden_state[torch.arange(rows, device=ids.device), last]
+        states = output.last_hidden_state[torch.arange(rows, device=ids.device), last]
         present = torch.stack([one.own[i] for i in (0, 1) for one in layers])
-        return state @ self.rows.T + self.bias, present
+        return states, present
+
+
+def write_head(model: Any, label_ids: tuple[int, int], folder: Path) -> Path:
+    """Write ``labels.safetensors``: the output matrix's rows of the two labels, and their biases, in float32."""
+    from safetensors.torch import save_file
+
+    rows, bias = label_rows(model, label_ids)
+    path = folder / HEAD
+    save_file({"rows": rows.detach().clone(), "bias": bias.detach().clone()}, path)
+    return path
 
 
 class _SharedLayer(DynamicLayer):
