@@ -78,7 +78,7 @@ def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | No
     if chosen.backend == "torch":
         return reranker.save(out)
     with atomic_folder(out) as aside:
-        with _own_attention(reranker), _ready_for(chosen.precision, reranker):
+        with _own_attention(reranker), _ready_for(chosen, reranker):
             _WRITERS[chosen.backend](reranker, chosen.precision, aside, source_gguf)
         reranker.encoder.tokenizer.save_pretrained(aside)
         model: Any = reranker.backend.model  # type: ignore[attr-defined]
@@ -102,9 +102,9 @@ def _own_attention(reranker: Any) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def _ready_for(precision: str, reranker: Any) -> contextlib.AbstractContextManager[object]:
-    """What is rounded to int8 has its outliers evened out first, by what ten prompts show of them."""
-    if precision != "int8":
+def _ready_for(target: Target, reranker: Any) -> contextlib.AbstractContextManager[object]:
+    """For OpenVINO's int8 outliers are evened out first, by what ten prompts show of them; elsewhere it is untried."""
+    if (target.backend, target.precision) != ("openvino", "int8"):
         return contextlib.nullcontext()
     import torch
 
