@@ -31,6 +31,8 @@ from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
     from prorank import Reranker
+    from prorank.data.collection import Collection
+    from prorank.types import Run
 
 FP32, BF16, FAST, FASTER, INT8 = "fp32", "bf16", "bf16, fast", "bf16, faster", "openvino int8"
 REFERENCE = {BF16: FP32, INT8: FP32, FAST: BF16, FASTER: BF16}
@@ -47,15 +49,25 @@ class Query(NamedTuple):
     margins: dict[str, list[float]]
 
 
+class Asked(NamedTuple):
+    """A collection's queries."""
+
+    collection: Collection
+    candidates: Run
+    min_relevance: int
+    """The least judgment that counts as relevant."""
+
+
 def main() -> int:
     args = parse()
     try:
         with tempfile.TemporaryDirectory(prefix="prorank-bench-") as scratch:
-            found = scored(args, Path(scratch))
+            asked = {name: loaded(name, args) for name in present(args.collections, args.data)}
+            found = scored(args, asked, Path(scratch))
     except (ValueError, OSError, ImportError) as error:
         print(f"order_kept: error: {error}", file=sys.stderr)
         return 2
-    result = summary(args, found)
+    result = summary(args, asked, found)
     print(shown(result))
     return ended(result, args.append)
 
@@ -77,16 +89,22 @@ def parse() -> argparse.Namespace:
     return args
 
 
-def scored(args: argparse.Namespace, scratch: Path) -> list[Query]:
-    """Every query by every side."""
+def loaded(name: str, args: argparse.Namespace) -> Asked:
+    """The queries of a collection, and their candidates."""
     from prorank.data import first_stage, load_collection
 
-    jobs = []
-    for name in present(args.collections, args.data):
-        split, spec, _ = COLLECTIONS[name]
-        collection = subset(load_collection(args.data / name, split), args.queries)
-        lists = first_stage(spec, collection, args.top_k)
-        jobs += [(name, q, collection.queries[q].text, texts_of(collection, lists[q])) for q in collection.queries]
+    split, spec, min_relevance = COLLECTIONS[name]
+    collection = subset(load_collection(args.data / name, split), args.queries)
+    return Asked(collection, first_stage(spec, collection, args.top_k), min_relevance)
+
+
+def scored(args: argparse.Namespace, asked: Mapping[str, Asked], scratch: Path) -> list[Query]:
+    """Every query by every side."""
+    jobs = [
+        (name, q, query.text, texts_of(one.collection, one.candidates[q]))
+        for name, one in asked.items()
+        for q, query in one.collection.queries.items()
+    ]
     ways, key = sides(args, scratch)
     with Journal(args.out, key) as journal, progress_bar("queries", len(jobs)) as advance:
         done = {(entry["collection"], entry["query_id"]): Query(**entry) for entry in journal.entries}
@@ -137,15 +155,16 @@ def sides(args: argparse.Namespace, scratch: Path) -> tuple[dict[str, Callable[[
     return ways, journal_key(depends)
 
 
-def summary(args: argparse.Namespace, found: Sequence[Query]) -> dict[str, Any]:
+def summary(args: argparse.Namespace, asked: Mapping[str, Asked], found: Sequence[Query]) -> dict[str, Any]:
     result: dict[str, Any] = {
         "benchmark": "order_kept",
         "settings": {key: value for key, value in vars(args).items() if key not in ("data", "out", "append")},
         "collections": {},
         "verdict": {},
     }
-    for name in dict.fromkeys(one.collection for one in found):
-        rows = result["collections"][name] = of_collection(args, name, [one for one in found if one.collection == name])
+    for name, one in asked.items():
+        rows = of_collection(args.only, one, [query for query in found if query.collection == name])
+        result["collections"][name] = rows
         if FAST in rows:
             fast, difference = rows[FAST], rows[FAST]["difference"]
             result["verdict"][f"{name}: fast at least 2 times as many documents/s"] = fast["times_bf16"] >= 2
@@ -158,21 +177,18 @@ def summary(args: argparse.Namespace, found: Sequence[Query]) -> dict[str, Any]:
     return result
 
 
-def of_collection(args: argparse.Namespace, name: str, found: Sequence[Query]) -> dict[str, dict[str, Any]]:
+def of_collection(sides: Sequence[str], asked: Asked, found: Sequence[Query]) -> dict[str, dict[str, Any]]:
     """Side -> its speed and its order, on one collection."""
     from scipy.stats import kendalltau
 
-    from prorank.data import first_stage, load_collection
     from prorank.evaluate.metrics import measure, ranked
     from prorank.evaluate.significance import bootstrap_interval
 
-    split, spec, min_relevance = COLLECTIONS[name]
-    collection = subset(load_collection(args.data / name, split), args.queries)
-    lists = first_stage(spec, collection, args.top_k)
+    collection, candidates, min_relevance = asked
     rows: dict[str, dict[str, Any]] = {}
     values: dict[str, Any] = {}
-    for side in args.only:
-        run = {one.query_id: ranked(list(lists[one.query_id]), one.margins[side]) for one in found}
+    for side in sides:
+        run = {one.query_id: ranked(list(candidates[one.query_id]), one.margins[side]) for one in found}
         measured = measure(run, collection.qrels, [NDCG], min_relevance=min_relevance).values[NDCG]
         values[side] = np.array([measured[one.query_id] for one in found])
         documents = sum(len(one.margins[side]) for one in found)
@@ -180,7 +196,7 @@ def of_collection(args: argparse.Namespace, name: str, found: Sequence[Query]) -
             "documents_per_second": round(documents / sum(one.seconds[side] for one in found), 2),
             "ndcg": round(float(values[side].mean()), 4), "queries": len(found),
         }  # fmt: skip
-        if BF16 in args.only:
+        if BF16 in sides:
             times = statistics.median(one.seconds[BF16] / one.seconds[side] for one in found)
             row["times_bf16"] = round(times, 2)
         reference = REFERENCE.get(side)

@@ -16,12 +16,13 @@ from typing import Any
 
 from tables import HERE, Record, made, main, records, table
 
+from prorank import cascade
+
 REPO = HERE.parent
 PAGE = REPO / "docs" / "results.md"
 FILE, STAGES_FILE = "results.jsonl", "stages.jsonl"
 MODELS = REPO / "src" / "prorank" / "models"
 NAME = "prorank-smollm2-135m"
-READ_OUTS = "cascade.safetensors"  # no weights: an exact score does not depend on them
 MEASURE = "nDCG@10"
 ALPHA = 0.05
 MISSING = "not measured"
@@ -52,8 +53,8 @@ def manifest() -> Record | None:
 
 
 def weights(found: Record) -> dict[str, str]:
-    """A manifest's files that margins are computed from -> sha256."""
-    return {name: sha256 for name, sha256 in found["files"].items() if name != READ_OUTS}
+    """A manifest's files that margins are computed from -> sha256; read-outs are none of them."""
+    return {name: sha256 for name, sha256 in found["files"].items() if name != cascade.FILE}
 
 
 def is_shipped(description: Mapping[str, Any]) -> bool:

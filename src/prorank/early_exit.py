@@ -12,7 +12,7 @@ import numpy.typing as npt
 from prorank.scoring import DEFAULT_BATCH_TOKENS, Margins, NonFiniteMarginError, cut_rows, margins_of, plan_batches
 from prorank.types import EncodedGroup
 
-__all__ = ["EarlyExit", "score_cascade"]
+__all__ = ["EarlyExit", "kth_best", "score_cascade"]
 
 _HELD_TOKENS = 131_072
 
@@ -78,7 +78,7 @@ def score_cascade(
 
     def finish(held: list[_Waiting]) -> None:
         for number, tolerance in enumerate(tolerances):
-            least = _kth_best(estimates[number], top_k) - tolerance
+            least = kth_best(estimates[number], top_k) - tolerance
             kept = [(w, i) for w in held for i, row in enumerate(w.rows) if estimates[number, row] >= least]
             held = []
             for chunk in _chunks(kept, lengths, batch_tokens):
@@ -110,10 +110,10 @@ def score_cascade(
     return margins, exact
 
 
-def _kth_best(estimates: npt.NDArray[np.float32], k: int) -> float:
-    """The k-th largest of the known estimates; -inf where there are no more than k."""
+def kth_best(estimates: npt.NDArray[np.float32], k: int) -> float:
+    """The k-th largest of the known (finite) estimates; -inf where fewer than k are known."""
     known = estimates[np.isfinite(estimates)]
-    return float(np.partition(known, -k)[-k]) if len(known) > k else -np.inf
+    return float(np.partition(known, -k)[-k]) if len(known) >= k else -np.inf
 
 
 def _chunks(

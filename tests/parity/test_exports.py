@@ -28,9 +28,11 @@ DOCUMENTS = [
     "antibodies",
     "town, cell, germ, bread",
 ]
-# How closely an export's margins must agree with float32 PyTorch's: the root mean square of the differences, in units
-# of the margins' deviation. (The largest of few is chance: bfloat16 moves single margins of a random model by a fifth.)
+# How closely an export's margins must agree with float32 PyTorch's, in units of their deviation: the root mean square
+# of the differences, and the largest one of the first five documents. (In bfloat16 the largest of few is chance: a
+# single margin of a random model moves by a fifth.)
 TOLERANCES = {"openvino-f32": 1e-4, "onnx": 1e-4, "openvino-bf16": 0.1, "openvino-int8": 0.2, "onnx-int8": 0.2}
+LARGEST = {"openvino-f32": 1e-4, "onnx": 1e-4, "openvino-bf16": 0.25, "openvino-int8": 0.3, "onnx-int8": 0.3}
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2", "qwen3"])
@@ -56,7 +58,7 @@ def test_margins_are_the_checkpoints(checkpoint: Path, target: str, tmp_path: Pa
     assert exported.batch_tokens == (256 if target.startswith("openvino") else 1024)
     np.testing.assert_allclose(reference.margins(QUERY, DOCUMENTS), wanted, atol=1e-6, err_msg="export left its mark")
     got = exported.margins(QUERY, DOCUMENTS)
-    assert apart(got, wanted) <= TOLERANCES[target], target
+    assert_close(got, wanted, target)
     company = 1e-4 if target in ("openvino-f32", "onnx") else TOLERANCES[target]
     order = [3, 0, 9, 4, 2, 1, 8, 5, 7, 6]
     turned = exported.margins(QUERY, [DOCUMENTS[i] for i in order])
@@ -65,12 +67,14 @@ def test_margins_are_the_checkpoints(checkpoint: Path, target: str, tmp_path: Pa
     np.testing.assert_allclose(alone, got, atol=company, err_msg="padding")
     other = exported.margins("another question", DOCUMENTS, instruction="Is it about bread?")
     expected = reference.margins("another question", DOCUMENTS, instruction="Is it about bread?")
-    assert apart(other, expected) <= TOLERANCES[target], "a second prefix"
+    assert_close(other, expected, target)
 
 
-def apart(margins: np.ndarray, wanted: np.ndarray) -> float:
-    """Root mean square of the differences, in units of the wanted margins' deviation."""
-    return float(np.sqrt(np.mean((margins - wanted) ** 2)) / max(1.0, float(wanted.std())))
+def assert_close(margins: np.ndarray, wanted: np.ndarray, target: str) -> None:
+    """Within both tolerances of the target."""
+    differences = np.abs(margins - wanted) / max(1.0, float(wanted.std()))
+    assert np.sqrt(np.mean(differences**2)) <= TOLERANCES[target]
+    assert differences[:5].max() <= LARGEST[target]
 
 
 def test_command_writes_a_parity_report(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

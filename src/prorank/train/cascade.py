@@ -20,6 +20,7 @@ import torch
 from prorank.backends.segments import SplitDecoder, features
 from prorank.backends.torch import TorchBackend
 from prorank.cascade import LEVELS, Cascade
+from prorank.early_exit import kth_best
 from prorank.scoring import margins_of, plan_batches
 from prorank.types import EncodedGroup
 
@@ -197,7 +198,7 @@ def _level(
     runs = [float(exits[0]) for _ in margins]
     for layer, until in zip(exits, [*exits[1:], layers], strict=True):
         found = estimates[layer]
-        limits = [_kth_best(e[kept], top_k) for e, kept in zip(found, alive, strict=True)]
+        limits = [kth_best(e[kept], top_k) for e, kept in zip(found, alive, strict=True)]
         # How far below the k-th best estimate each truly best document lies: what the tolerance must cover.
         gaps = np.sort(np.concatenate([limit - e[top] for limit, e, top in zip(limits, found, best, strict=True)]))
         # The order statistic of a conformal bound: a new document exceeds it with probability at most ``loss``.
@@ -210,10 +211,6 @@ def _level(
     lost = float(np.mean([1 - kept[top].mean() for kept, top in zip(alive, best, strict=True)]))
     finished = float(np.mean([kept.mean() for kept in alive]))
     return Level(tuple(tolerances), lost, finished, float(np.mean(runs)) / layers)
-
-
-def _kth_best(estimates: npt.NDArray[np.float32], k: int) -> float:
-    return float(np.partition(estimates, -k)[-k]) if len(estimates) >= k else -np.inf
 
 
 def _correlation(
