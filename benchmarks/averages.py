@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from results_tables import MEASURE
-
-if TYPE_CHECKING:
-    from prorank.evaluate.evaluation import Evaluation
+Values = Mapping[str, Sequence[float]]
+"""System -> a measure of each query, all systems in the same order of queries."""
 
 
-def averages(evaluations: Sequence[Evaluation], against: Sequence[str] = ("bm25", "minilm")) -> dict[str, Any]:
-    """System -> the mean over collections of its nDCG@10, and the paired tests of that mean.
+def averages(collections: Sequence[Values], against: Sequence[str] = ("bm25", "minilm")) -> dict[str, Any]:
+    """System -> the mean over collections of its measure, and the paired tests of that mean.
 
     Each is tested against those of ``against`` that were measured, Holm-corrected over the systems.
 
@@ -24,9 +22,9 @@ def averages(evaluations: Sequence[Evaluation], against: Sequence[str] = ("bm25"
     from prorank.evaluate.significance import holm, randomisation_p
 
     values: dict[str, list[Any]] = {}
-    for one in evaluations:
-        for row in one.rows:
-            values.setdefault(row.name, []).append(np.array(list(row.measured.values[MEASURE].values())))
+    for one in collections:
+        for name, measured in one.items():
+            values.setdefault(name, []).append(np.array(measured))
     weighted = {name: np.concatenate([v / v.size for v in parts]) for name, parts in values.items()}
     found: dict[str, Any] = {name: {**stratified(parts), "versus": {}} for name, parts in values.items()}
     for other in [name for name in against if name in values]:

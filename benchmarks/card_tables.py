@@ -16,11 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import results_records
 import results_tables as results
 from tables import Record, main, records, table
 
-PAGE = results.REPO / "docs" / "model-card.md"
-RECIPE = results.REPO / "recipes" / "train" / f"{results.NAME}.toml"
+PAGE = results_records.REPO / "docs" / "model-card.md"
+RECIPE = results_records.REPO / "recipes" / "train" / f"{results_records.NAME}.toml"
 TRAINING_FILE = "training.jsonl"
 MS_MARCO = "MS MARCO terms: non-commercial research"
 DATA = {
@@ -92,12 +93,14 @@ def facts() -> str:
     """What is in the package."""
     from prorank.bases import BUILT_IN
 
-    found = results.manifest()
+    found = results_records.manifest()
     if found is None:
-        return f"`{results.NAME}` does not come with the package yet."
-    folder = results.MODELS / results.NAME
+        return f"`{results_records.NAME}` does not come with the package yet."
+    folder = results_records.MODELS / results_records.NAME
     base = BUILT_IN.get(found["base_name"])
-    weights = [(name, digest, (folder / name).stat().st_size / 1e6) for name, digest in results.weights(found).items()]
+    weights = [
+        (name, digest, (folder / name).stat().st_size / 1e6) for name, digest in results_records.weights(found).items()
+    ]
     config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     calibration = found["calibration"]
     prior = found.get("calibration_prior")
@@ -119,7 +122,7 @@ def facts() -> str:
         ["prompt", f"at most {found['max_length']} tokens, template `{found['template']['name']}`"],
         ["probability", fitted or "not calibrated: sigmoid of the margin; order by it, do not read it as a share"],
     ]
-    return table(["", "`" + results.NAME + "`"], rows)
+    return table(["", "`" + results_records.NAME + "`"], rows)
 
 
 def read_outs(folder: Path) -> str:
@@ -181,7 +184,7 @@ def training() -> str:
     text = table(heads, rows)
     if known:
         text += f"\n\n{hours:.1f} hours of training in all."
-    found = results.manifest()
+    found = results_records.manifest()
     if found is not None:
         last = steps()[-1]
         same = agrees(found["config"].get(found["stage"], {}), last[1])
@@ -209,10 +212,10 @@ def measured() -> str:
 
 def weaknesses() -> str:
     """What the figures and the recipe say that it cannot do."""
-    lines, record, found = [], results.last_results(), results.manifest()
+    lines, record, found = [], results_records.last_results(), results_records.manifest()
     for other in ("bm25", "minilm", "fused") if record else ():
         lines += beside(record, other)
-    if record is None or "refined" not in results.cells(record):
+    if record is None or "refined" not in results_records.cells(record):
         lines.append(f"How it compares with BM25 and MiniLM: {results.MISSING}.")
     if found is not None:
         tokens = [settings["document_tokens"] for _, settings in steps() if "document_tokens" in settings]
@@ -228,7 +231,7 @@ def weaknesses() -> str:
 
 def beside(record: Record, other: str) -> list[str]:
     """Where the refined model is not better than another system; the fusion is compared by its mean alone."""
-    cells = results.cells(record)
+    cells = results_records.cells(record)
     if "refined" not in cells or other not in cells:
         return []
     title, own = results.TITLES[other], cells["refined"]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from averages import averages
-from results import COLLECTIONS, DATA, MEASURES, present, subset
+from results import COLLECTIONS, DATA, MEASURES, per_query, present, subset
 from tables import Record, made, table
 
 from prorank.cli.train import BLOCK_KEYS
@@ -175,7 +175,7 @@ def summary(evaluations: list[Evaluation]) -> dict[str, dict[str, Any]]:
             rows.setdefault(row.name, {})[one.collection.name] = {
                 **figures, "p_holm": against.p_holm if against else None,
             }  # fmt: skip
-    for name, found in averages(evaluations, [WHOLE]).items():
+    for name, found in averages([per_query(one)["values"] for one in evaluations], [WHOLE]).items():
         tested = found.pop("versus").get(WHOLE)
         rows[name]["average"] = {**found, "p_holm": tested["p_holm"] if tested else None}
     return rows

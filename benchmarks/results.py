@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from averages import averages
-from results_tables import FILE, MEASURE, cells, comparisons, quality, spread
+from results_records import FILE, MEASURE, cells
+from results_tables import comparisons, quality, spread
 from tables import HERE, Record, records, table
 
 if TYPE_CHECKING:
@@ -105,10 +106,14 @@ def run(args: argparse.Namespace) -> int:
     settings["collections"] = [one.collection.name for one in evaluations]
     from prorank.evaluate.record import append_line, make_record
 
+    values = [per_query(one) for one in evaluations]
     payload = {
         "settings": settings,
-        "collections": [{key: one.record[key] for key in ("dataset", "systems")} for one in evaluations],
-        "average": averages(evaluations),
+        "collections": [
+            {"dataset": one.record["dataset"], "systems": one.record["systems"], "per_query": found}
+            for one, found in zip(evaluations, values, strict=True)
+        ],
+        "average": averages([found["values"] for found in values]),
     }
     record = make_record("results", payload)
     print(f"{quality(record)}\n\n{comparisons(record)}\n")
@@ -182,6 +187,16 @@ def measured(name: str, settings: Mapping[str, Any], args: argparse.Namespace) -
             first_stage="bm25", top_k=TOP_K, on_system=on_system,
             options=Options(measures=MEASURES, min_relevance=min_relevance, against=against),
         )  # fmt: skip
+
+
+def per_query(evaluation: Evaluation) -> dict[str, Any]:
+    """nDCG@10 of each query, to 6 decimals: ``queries`` are their ids, ``values`` a system's figures in that order."""
+    queries = sorted(evaluation.collection.qrels)
+    values = {row.name: row.measured.values[MEASURE] for row in evaluation.rows}
+    return {
+        "queries": queries,
+        "values": {name: [round(float(found[q]), 6) for q in queries] for name, found in values.items()},
+    }
 
 
 def subset(collection: Collection, queries: int) -> Collection:

@@ -8,22 +8,13 @@ Figures of the refined stage are shown only where they were measured with the ve
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
-from tables import HERE, Record, made, main, records, table
+from results_records import MEASURE, NAME, REPO, STAGES, cells, last_results, stage_results, stages
+from tables import Record, made, main, records, table
 
-from prorank import cascade
-
-REPO = HERE.parent
 PAGE = REPO / "docs" / "results.md"
-FILE, STAGES_FILE = "results.jsonl", "stages.jsonl"
-MODELS = REPO / "src" / "prorank" / "models"
-NAME = "prorank-smollm2-135m"
-MEASURE = "nDCG@10"
 ALPHA = 0.05
 MISSING = "not measured"
 TITLES = {
@@ -35,7 +26,6 @@ TITLES = {
     "refined": "refined",
     "refined+bm25": "refined and BM25, reciprocal ranks",
 }
-STAGES = ("base", "warmup", "refined")
 UNDERSTANDING = ("format_success", "balanced_accuracy", "margin_auc")
 EXPRESSIVENESS = (
     "distinct_share", "tie_rate", "score_entropy", "spread", "d_prime", "query_auc", "calibration_error",
@@ -43,78 +33,7 @@ EXPRESSIVENESS = (
 )  # fmt: skip
 
 
-# ---- which records
-
-
-def manifest() -> Record | None:
-    """The manifest of the adapter that comes with the package, or None where it does not come yet."""
-    path = MODELS / NAME / "prorank.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
-
-
-def weights(found: Record) -> dict[str, str]:
-    """A manifest's files that margins are computed from -> sha256; read-outs are none of them."""
-    return {name: sha256 for name, sha256 in found["files"].items() if name != cascade.FILE}
-
-
-def is_shipped(description: Mapping[str, Any]) -> bool:
-    """Whether a refined model in a record is the adapter in the package; anything goes before there is one."""
-    found = manifest()
-    if found is None:
-        return True
-    parts = [found["base_sha256"], *weights(found).values()]  # what Reranker.weights_sha256 is made of
-    return description.get("weights_sha256") == hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def results() -> list[Record]:
-    """The records of results.py that have nothing to do with an adapter other than the package's."""
-    found = []
-    for record in records(FILE):
-        refined = [s for part in record["collections"] for s in part["systems"] if s["name"] == "refined"]
-        if manifest() is None or (refined and all(is_shipped(system["description"]) for system in refined)):
-            found.append(record)
-    return found
-
-
-def last_results() -> Record | None:
-    """Of the records with the most queries the last."""
-
-    def queries(record: Record) -> int:
-        return sum(part["dataset"]["queries"] for part in record["collections"])
-
-    return max(reversed(results()), key=queries, default=None)
-
-
-def stage_results() -> Record | None:
-    """The last record that has all stages."""
-    return next((record for record in reversed(results()) if cells(record).keys() >= set(STAGES)), None)
-
-
-def stages() -> dict[tuple[str, str], Record]:
-    """(collection, stage) -> its last record of stages.py, all with the settings of the very last one."""
-    found = {}
-    lines = [r for r in records(STAGES_FILE) if r["stage"] != "refined" or is_shipped(r["description"])]
-    for record in lines:
-        same = all(record["sample"][key] == lines[-1]["sample"][key] for key in ("pairs", "queries", "top_k", "seed"))
-        if same and record["description"]["backend"] == lines[-1]["description"]["backend"]:
-            found[record["dataset"]["name"], record["stage"]] = record
-    return found
-
-
 # ---- results.py's figures, on its terminal and on the page
-
-
-def cells(record: Record) -> dict[str, dict[str, dict[str, Any]]]:
-    """System -> collection, or "average" -> mean, low, high and versus, of nDCG@10."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for part in record["collections"]:
-        for system in part["systems"]:
-            versus = {other: tested[MEASURE] for other, tested in system["versus"].items()}
-            figures = {**system["measures"][MEASURE], "versus": versus}
-            found.setdefault(system["name"], {})[part["dataset"]["name"]] = figures
-    for name, figures in record["average"].items():
-        found[name]["average"] = figures
-    return found
 
 
 def spread(found: Mapping[str, float], sign: str = "") -> str:
@@ -182,12 +101,25 @@ def findings() -> str:
 
 
 def source(record: Record) -> str:
+    """How a record, or several that were joined, came about."""
+    joined: Mapping[str, Record] = record.get("joined", {})
+    lines = [settings_of(record, joined), *(settings_of(other) for other in joined.values())]
+    if joined:
+        asked = ", ".join(map(str, record["average_queries"]))
+        lines.append(f"The average is over {asked} queries of the collections from left to right.")
+    return "\n".join(lines)
+
+
+def settings_of(record: Record, without: Collection[str] = ()) -> str:
+    """Queries, precision, prompt length, commit and machine of one record, less the collections named."""
     settings = record["settings"]
     asked = settings["queries"]
     if isinstance(asked, dict):
-        queries = ", ".join(f"{n or 'all'} queries of {name}" for name, n in asked.items())
+        queries = ", ".join(f"{n or 'all'} queries of {name}" for name, n in asked.items() if name not in without)
     else:
         queries = f"{asked} queries of each at most" if asked else "all queries"
+        if len(settings["collections"]) == 1:
+            queries += f" of {settings['collections'][0]}"
     length = f"{settings['max_length']} tokens a prompt" if settings["max_length"] else "each model's own prompt length"
     device = record["environment"].get("gpu", "")
     return (

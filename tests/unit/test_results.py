@@ -81,6 +81,9 @@ def test_results_are_recorded_repeated_and_checked(command, tmp_path, capsys):
     assert str(tmp_path) not in file.read_text()
     means = [part["systems"][4]["measures"]["nDCG@10"]["mean"] for part in record["collections"]]
     assert record["average"]["warmup"]["mean"] == pytest.approx(sum(means) / 2)
+    values = dl19["per_query"]["values"]["warmup"]
+    assert len(dl19["per_query"]["queries"]) == len(values) == 6
+    assert sum(values) / 6 == pytest.approx(means[1], abs=1e-6)
     assert set(record["average"]["warmup"]["versus"]) == {"bm25", "minilm"}
     assert json.loads(shown.out.splitlines()[-1])["average"] == record["average"]
 
@@ -134,17 +137,11 @@ def test_the_subset_is_the_one_that_train_tests_on():
 def test_the_average_weighs_collections_alike():
     """Means 0.5 and 0.75: 0.625. Six differences, all positive: 2 of 2^6 sign assignments are as extreme."""
 
-    class Row:
-        def __init__(self, name, values):
-            self.name = name
-            self.measured = type("M", (), {"values": {"nDCG@10": dict(enumerate(values))}})
-
-    class One:
-        def __init__(self, **systems):
-            self.rows = [Row(name, values) for name, values in systems.items()]
-
     found = results.averages(
-        [One(bm25=[0.3, 0.2], refined=[0.4, 0.6]), One(bm25=[0.1, 0.2, 0.3, 0.4], refined=[0.6, 0.7, 0.8, 0.9])]
+        [
+            {"bm25": [0.3, 0.2], "refined": [0.4, 0.6]},
+            {"bm25": [0.1, 0.2, 0.3, 0.4], "refined": [0.6, 0.7, 0.8, 0.9]},
+        ]
     )
     assert found["refined"]["mean"] == pytest.approx(0.625)
     assert found["bm25"]["mean"] == pytest.approx(0.25)

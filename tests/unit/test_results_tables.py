@@ -9,6 +9,7 @@ import card_tables
 import engine_tables
 import evaluate_tables
 import pytest
+import results_records
 import results_tables
 import serve_tables
 import tables
@@ -93,7 +94,7 @@ def result(weights=WEIGHTS):
         "bm25": interval(0.5, versus={}),
         "refined": interval(0.47, versus={"bm25": interval(-0.03, p_holm=0.04)}),
     }
-    settings = {"queries": 100, "max_length": 0, "dtype": "float32"}
+    settings = {"queries": 100, "max_length": 0, "dtype": "float32", "collections": list(found)}
     return {**SHARED, "kind": "results", "settings": settings, "collections": collections, "average": average}
 
 
@@ -114,7 +115,7 @@ def stage(name, value, weights=WEIGHTS):
 def repository(tmp_path, monkeypatch):
     """Records, recipe and package of the test's own; the files to write to."""
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    monkeypatch.setattr(results_tables, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(results_records, "MODELS", tmp_path / "models")
     monkeypatch.setattr(card_tables, "RECIPE", tmp_path / "recipe.toml")
     return tmp_path
 
@@ -124,7 +125,7 @@ def write(path, *lines):
 
 
 def ship(folder, **changes):
-    target = folder / "models" / results_tables.NAME
+    target = folder / "models" / results_records.NAME
     target.mkdir(parents=True)
     manifest = {
         "base_name": "smollm2-135m", "base_sha256": BASE_SHA256, "files": {"adapter_model.safetensors": ADAPTER_SHA256},
@@ -180,6 +181,41 @@ def test_stages_may_be_measured_on_fewer_queries_than_the_rest(repository):
     assert "nfcorpus (40)" in rows[0]
     assert [row.split(" | ")[0] for row in rows[2:6]] == ["| BM25", "| zero-shot base", "| warmup only", "| refined"]
     assert "0.2000 [0.1500, 0.2500]" in rows[3]
+
+
+def piece(record, name, queries, **systems):
+    """A record of one collection alone, with the values of its queries."""
+    own = next(part for part in record["collections"] if part["dataset"]["name"] == name)
+    per_query = {"queries": [f"q{i}" for i in range(queries)], "values": systems}
+    part = {**own, "dataset": {"name": name, "queries": queries}, "per_query": per_query}
+    return {**record, "collections": [part], "settings": {**record["settings"], "queries": 0, "collections": [name]}}
+
+
+def test_a_collection_asked_more_queries_later_takes_its_place(repository):
+    whole, more = result(), piece(result(), "scifact", 300, bm25=[0.5] * 300, refined=[0.7] * 300)
+    more["collections"][0]["systems"][1] = system("refined", 0.7, (0.2, 0.001))
+    write(repository / "results.jsonl", whole, more)
+    lines = results_tables.quality_table().splitlines()
+    assert lines[0] == "| nDCG@10 (queries) | nfcorpus (100) | scifact (300) | dl19 (100) | average |"
+    assert lines[3].split(" | ")[2] == "0.7000 [0.6500, 0.7500]"
+    assert lines[3].split(" | ")[4] == "0.4700 [0.4200, 0.5200] |"  # not every part has its queries' values
+    assert lines[-2].startswith("all queries of scifact; float32")
+    assert lines[-1] == "The average is over 100, 100, 100 queries of the collections from left to right."
+    assert "better on nfcorpus, scifact; not shown to differ on dl19" in results_tables.findings()
+
+    for part in whole["collections"]:
+        part["per_query"] = {"queries": ["q1", "q2"], "values": {"bm25": [0.1, 0.3], "refined": [0.4, 0.4]}}
+    write(repository / "results.jsonl", whole, more)
+    lines = results_tables.quality_table().splitlines()
+    assert lines[3].split(" | ")[4].startswith("0.5000 [")  # (0.4 + 0.7 + 0.4) / 3
+    assert lines[-1] == "The average is over 100, 300, 100 queries of the collections from left to right."
+
+
+def test_pieces_of_another_prompt_length_are_not_joined(repository):
+    whole, more = result(), piece(result(), "scifact", 300, bm25=[0.5] * 300, refined=[0.7] * 300)
+    more["collections"][0]["systems"][1]["description"]["max_length"] = 512
+    write(repository / "results.jsonl", whole, more)
+    assert "scifact (100)" in results_tables.quality_table()
 
 
 def test_figures_of_another_adapter_are_not_shown_as_the_packages(repository):
