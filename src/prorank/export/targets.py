@@ -102,23 +102,33 @@ def _own_attention(reranker: Any) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def _ready_for(target: Target, reranker: Any) -> contextlib.AbstractContextManager[object]:
-    """For OpenVINO's int8 outliers are evened out first, by what ten prompts show of them; elsewhere it is untried."""
+@contextlib.contextmanager
+def _ready_for(target: Target, reranker: Any) -> Iterator[None]:
+    """For OpenVINO's int8 outliers are evened out first, and weights rounded so that their errors cancel, by what a few
+    prompts show; elsewhere it is untried."""
     if (target.backend, target.precision) != ("openvino", "int8"):
-        return contextlib.nullcontext()
+        yield
+        return
     import torch
 
+    from prorank.export.rounding import rounded
     from prorank.export.smoothing import smoothed
 
-    groups = [reranker.encode(query, texts).group for query, texts in parity_texts(queries=5, documents=2).items()]
-    prompts = [[*group.prefix_ids, *own] for group in groups for own in group.own_ids]
-    model = reranker.backend.model
+    model, few = reranker.backend.model, _prompts(reranker, queries=5, documents=2)
 
     def run() -> torch.Tensor:
         with torch.no_grad():
-            return torch.cat([model.base_model(torch.tensor([ids])).last_hidden_state[0, -1:] for ids in prompts])
+            return torch.cat([model.base_model(torch.tensor([ids])).last_hidden_state[0, -1:] for ids in few])
 
-    return smoothed(model, run)
+    with smoothed(model, run), rounded(model, _prompts(reranker, queries=8, documents=4)):
+        yield
+
+
+def _prompts(reranker: Reranker, queries: int, documents: int) -> list[list[int]]:
+    """Token ids of whole prompts about the built-in collection."""
+    texts = parity_texts(queries, documents)
+    groups = [reranker.encode(query, found).group for query, found in texts.items()]
+    return [[*group.prefix_ids, *own] for group in groups for own in group.own_ids]
 
 
 def compare(reference: Reranker, exported: Reranker, texts: Mapping[str, Sequence[str]]) -> Parity:

@@ -1,0 +1,90 @@
+"""Rounds weights to int8 so that what one column loses the columns after it make up for.
+
+GPTQ (Frantar et al. 2022, arXiv 2210.17323) at eight bits: a layer's columns are rounded one by one, and the error of
+each is spread over those still to come, as far as typical inputs move them together. The rounded weights stay float32;
+they lie on the grid of NNCF's ``INT8_SYM``, which then rounds them to themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+__all__ = ["rounded", "rounded_matrix"]
+
+_DAMPING = 0.01  # of the mean diagonal of the inputs' products, added to it
+_BLOCK = 128  # columns between two updates of all that are left
+_LOW, _HIGH = -128, 127
+
+
+@contextlib.contextmanager
+def rounded(model: Any, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
+    """The model with the linear layers of its blocks rounded, and afterwards as it was.
+
+    Layers are rounded in the order in which they run, each for inputs that come through the rounded ones before it.
+
+    Args:
+        model: a float32 transformers causal LM.
+        prompts: typical token ids.
+    """
+    length = max(map(len, prompts))
+    ids = torch.tensor([[*prompt, *[0] * (length - len(prompt))] for prompt in prompts])
+    real = torch.tensor([[place < len(prompt) for place in range(length)] for prompt in prompts])
+    blocks = getattr(model.base_model, "layers", ())
+    layers = [m for block in blocks for m in block.modules() if isinstance(m, torch.nn.Linear)]
+    before = {layer: layer.weight.data for layer in layers}
+    seen: dict[str, Any] = {"inputs": None, "factor": None}
+
+    def round_first(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if seen["inputs"] is not inputs[0]:  # layers that read the same input share what is computed from it
+            seen.update(inputs=inputs[0], factor=_inverse_factor(inputs[0][real].float()))
+        layer.weight.data = rounded_matrix(layer.weight.data, seen["factor"])
+
+    hooks = [layer.register_forward_pre_hook(round_first) for layer in layers]
+    try:
+        try:
+            with torch.no_grad():  # padding comes last, where causal attention does not look
+                model.base_model(ids, use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        yield
+    finally:
+        for layer, weight in before.items():
+            layer.weight.data = weight
+
+
+def rounded_matrix(weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """A weight ``(out, in)`` on its int8 grid, a scale a row.
+
+    A row's largest weight, taken as -128 steps, sets the scale, as in NNCF's symmetric int8; it stays the largest.
+
+    Args:
+        factor: upper Cholesky factor ``(in, in)`` of the inverse of the inputs' products.
+    """
+    left = weight.T.contiguous()  # a column of the weight is a row here: side by side in memory
+    found = torch.empty_like(left)
+    places = left.abs().argmax(0, keepdim=True)
+    step = left.gather(0, places)[0] / _LOW
+    step[step == 0] = 1.0
+    largest = torch.zeros_like(left, dtype=torch.bool).scatter_(0, places, True) & (left != 0)
+    for start in range(0, len(left), _BLOCK):
+        stop = min(start + _BLOCK, len(left))
+        errors = torch.zeros_like(left[start:stop])
+        for i in range(start, stop):
+            grid = (left[i] / step).round().clamp(_LOW, _HIGH)
+            found[i] = grid.masked_fill(largest[i], _LOW) * step
+            error = errors[i - start] = (left[i] - found[i]) / factor[i, i]
+            left[i + 1 : stop] -= factor[i, i + 1 : stop, None] * error
+        left[stop:] -= factor[start:stop, stop:].T @ errors
+    return found.T.contiguous()
+
+
+def _inverse_factor(inputs: torch.Tensor) -> torch.Tensor:
+    """Upper Cholesky factor ``(in, in)`` of the inverse of inputs' ``(tokens, in)`` damped products."""
+    products = inputs.T @ inputs
+    products.diagonal().add_(_DAMPING * products.diagonal().mean().clamp(min=1e-8))
+    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(products)), upper=True)
