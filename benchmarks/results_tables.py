@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping, Sequence
 
-from results_records import MEASURE, NAME, REPO, STAGES, cells, last_results, stage_results, stages
+from results_records import MEASURE, NAME, REPO, STAGES, cells, exact_results, last_results, stage_results, stages
 from tables import Record, made, main, records, table
 
 PAGE = REPO / "docs" / "results.md"
@@ -138,6 +138,12 @@ def stage_table() -> str:
     return f"{quality(record, ('bm25', *STAGES))}\n\n{source(record)}" if record else f"{MISSING.capitalize()}."
 
 
+def exact_table() -> str:
+    """What `make results` repeats."""
+    record = exact_results()
+    return f"{quality(record)}\n\n{source(record)}" if record else f"{MISSING.capitalize()}."
+
+
 def ablation() -> str:
     """What each stage is worth for the same number of documents."""
     import refine_ablation
@@ -199,6 +205,7 @@ PAGES = {
     PAGE: {
         "findings": findings,
         "quality": quality_table,
+        "float32": exact_table,
         "stages": stage_table,
         "ablation": ablation,
         "comparisons": comparison_table,

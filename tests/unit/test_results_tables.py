@@ -160,6 +160,7 @@ def test_results_page(repository):
     assert (
         "100 queries of each at most; float32; each model's own prompt length; commit cccccccccccc" in texts["quality"]
     )
+    assert texts["float32"] == texts["quality"]
     assert "| refined | scifact | -0.2000 [-0.2500, -0.1500] | 0.0020 |  |  |" in texts["comparisons"]
     assert texts["findings"].splitlines() == [
         "- Beside BM25: better on nfcorpus; worse on scifact; not shown to differ on dl19; "
@@ -209,6 +210,16 @@ def test_a_collection_asked_more_queries_later_takes_its_place(repository):
     lines = results_tables.quality_table().splitlines()
     assert lines[3].split(" | ")[4].startswith("0.5000 [")  # (0.4 + 0.7 + 0.4) / 3
     assert lines[-1] == "The average is over 100, 300, 100 queries of the collections from left to right."
+
+
+def test_make_results_repeats_the_last_record_in_float32(repository):
+    whole, rounded = result(), result()
+    rounded["settings"] = {**whole["settings"], "dtype": "bfloat16"}
+    write(repository / "results.jsonl", rounded)
+    assert results_tables.exact_table() == "Not measured."
+    write(repository / "results.jsonl", whole, rounded)
+    assert "; float32; " in results_tables.exact_table()
+    assert "; bfloat16; " in results_tables.quality_table()
 
 
 def test_pieces_of_another_prompt_length_are_not_joined(repository):
