@@ -58,7 +58,7 @@ def last_results() -> Record | None:
 
     A collection that another record of the same backend and prompt length asked more queries of is taken from there;
     ``joined`` names those. The average is computed anew where every part kept the values of its queries; elsewhere it
-    stays that of the record (``average_queries`` says of how many).
+    stays that of the record, and ``average_queries`` says of how many queries of each.
     """
     found = results()
     whole = max(reversed(found), key=lambda record: (len(record["collections"]), queries(record)), default=None)
@@ -76,7 +76,7 @@ def last_results() -> Record | None:
         return whole
     anew = all("per_query" in part for part in parts)
     average = averages([part["per_query"]["values"] for part in parts]) if anew else whole["average"]
-    asked = [part["dataset"]["queries"] for part in (parts if anew else whole["collections"])]
+    asked = [] if anew else [part["dataset"]["queries"] for part in whole["collections"]]
     return {**whole, "collections": parts, "average": average, "joined": joined, "average_queries": asked}
 
 

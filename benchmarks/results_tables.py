@@ -50,7 +50,13 @@ def quality(record: Record, systems: Sequence[str] = ()) -> str:
     for name in systems or found:
         shown = [spread(found[name][place]) if place in found[name] else MISSING for place in [*places, "average"]]
         rows.append([TITLES.get(name, name), *shown])
-    return table([f"{MEASURE} (queries)", *heads, "average"], rows)
+    return table([f"{MEASURE} (queries)", *heads, average_name(record)], rows)
+
+
+def average_name(record: Record) -> str:
+    """Names the queries behind an average that is of fewer than the columns beside it."""
+    asked = ", ".join(map(str, record.get("average_queries", [])))
+    return f"average ({asked})" if asked else "average"
 
 
 def comparisons(record: Record) -> str:
@@ -95,7 +101,9 @@ def findings() -> str:
         words = [f"{what} on {', '.join(where)}" for what, where in places.items() if where]
         average = cells(record)["refined"]["average"]["versus"].get(other)
         if average:
-            words.append(f"on average {spread(average, '+')}, p = {average['p_holm']:.4f}: {verdict(average)}")
+            words.append(
+                f"on {average_name(record)} {spread(average, '+')}, p = {average['p_holm']:.4f}: {verdict(average)}"
+            )
         lines.append(f"- Beside {TITLES[other]}: {'; '.join(words) or MISSING}.")
     return "\n".join(lines)
 
@@ -103,11 +111,7 @@ def findings() -> str:
 def source(record: Record) -> str:
     """How a record, or several that were joined, came about."""
     joined: Mapping[str, Record] = record.get("joined", {})
-    lines = [settings_of(record, joined), *(settings_of(other) for other in joined.values())]
-    if joined:
-        asked = ", ".join(map(str, record["average_queries"]))
-        lines.append(f"The average is over {asked} queries of the collections from left to right.")
-    return "\n".join(lines)
+    return "\n".join([settings_of(record, joined), *(settings_of(other) for other in joined.values())])
 
 
 def settings_of(record: Record, without: Collection[str] = ()) -> str:
