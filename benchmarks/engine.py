@@ -15,6 +15,7 @@ Prints a table, and one JSON line last.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import sys
 import tempfile
@@ -71,10 +72,22 @@ def sides(args: argparse.Namespace, scratch: Path, warm: Jobs) -> dict[str, tupl
     plan[REFERENCE] = ours(merged, dtype="float32")
     plan[BF16] = ours(merged, dtype="bfloat16")
     for name, target in EXPORTS.items():
-        if wanted(name):
+        if wanted(name) and installed(name, target):
             folder = export(model, target, scratch / target)
             plan[name] = (sys.executable, {"kind": "export", "folder": str(folder), "warm": warm})
     return {name: side for name, side in plan.items() if wanted(name)}
+
+
+def installed(name: str, target: str) -> bool:
+    """Whether the library behind a side is there; where it is not, the side is left out, with a word."""
+    from prorank.export.targets import TARGETS
+
+    backend = TARGETS[target].backend
+    module = {"onnx": "onnxruntime", "llamacpp": "llama_cpp"}.get(backend, backend)
+    there = importlib.util.find_spec(module) is not None
+    if not there:
+        print(f"{name}: left out, {module} is not installed: pip install 'prorank[{backend}]'", file=sys.stderr)
+    return there
 
 
 def operations(args: argparse.Namespace, repeats: list[Jobs]) -> float:
