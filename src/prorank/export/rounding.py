@@ -38,7 +38,7 @@ def rounded(model: Any, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
     before = {layer: layer.weight.data for layer in layers}
     seen: dict[str, Any] = {"inputs": None, "factor": None}
 
-    def round_first(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def round_first(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         if seen["inputs"] is not inputs[0]:  # layers that read the same input share what is computed from it
             seen.update(inputs=inputs[0], factor=_inverse_factor(inputs[0][real].float()))
         layer.weight.data = rounded_matrix(layer.weight.data, seen["factor"])
@@ -87,4 +87,5 @@ def _inverse_factor(inputs: torch.Tensor) -> torch.Tensor:
     """Upper Cholesky factor ``(in, in)`` of the inverse of inputs' ``(tokens, in)`` damped products."""
     products = inputs.T @ inputs
     products.diagonal().add_(_DAMPING * products.diagonal().mean().clamp(min=1e-8))
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(products)), upper=True)
+    factor: torch.Tensor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(products)), upper=True)
+    return factor
