@@ -10,15 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from prorank.export import rounding
-from prorank.export.rounding import rounded, rounded_matrix
+from prorank.export.rounding import inverse_factor, rounded, rounded_matrix
 from tiny_models import make_tiny
 
 PROMPTS = [[5, 900, 31, 77, 4, 1200, 8, 650], [7, 12, 640], list(range(20, 60))]
-
-
-def factor(inputs: torch.Tensor) -> torch.Tensor:
-    return rounding._inverse_factor(inputs)
 
 
 def nearest(weight: torch.Tensor) -> torch.Tensor:
@@ -31,7 +26,7 @@ def nearest(weight: torch.Tensor) -> torch.Tensor:
 def test_what_one_column_loses_the_next_makes_up_for():
     """Steps of 1; the last two columns always get the same input. 10.4 + 20.4 becomes 10 + 21, not 10 + 20."""
     inputs = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 2.0, 2.0]])
-    found = rounded_matrix(torch.tensor([[-128.0, 10.4, 20.4]]), factor(inputs))
+    found = rounded_matrix(torch.tensor([[-128.0, 10.4, 20.4]]), inverse_factor(inputs))
     assert found.tolist() == [[-128.0, 10.0, 21.0]]
 
 
@@ -41,7 +36,7 @@ def test_it_loses_less_than_the_nearest_steps(columns):
     mixing = torch.randn(columns, columns, generator=generator)
     inputs = torch.randn(2000, columns, generator=generator) @ mixing
     weight = torch.randn(24, columns, generator=generator)
-    found = rounded_matrix(weight, factor(inputs))
+    found = rounded_matrix(weight, inverse_factor(inputs))
     lost = [float((inputs @ (w - weight).T).square().mean()) for w in (found, nearest(weight))]
     assert lost[0] < 0.7 * lost[1], lost
 
@@ -49,7 +44,7 @@ def test_it_loses_less_than_the_nearest_steps(columns):
 def test_without_relations_between_inputs_it_is_the_nearest_steps():
     weight = torch.randn(6, 16, generator=torch.Generator().manual_seed(1))
     weight[2] = 0.0
-    found = rounded_matrix(weight, factor(torch.eye(16)))
+    found = rounded_matrix(weight, inverse_factor(torch.eye(16)))
     assert torch.equal(found[2], torch.zeros(16))
     kept = [row for row in range(6) if row != 2]
     torch.testing.assert_close(found[kept], nearest(weight[kept]))
@@ -61,7 +56,7 @@ def test_nncf_rounds_it_to_itself():
     generator = torch.Generator().manual_seed(2)
     inputs = torch.randn(500, 64, generator=generator) @ torch.randn(64, 64, generator=generator)
     layer = torch.nn.Linear(64, 96, bias=False)
-    layer.weight.data = rounded_matrix(torch.randn(96, 64, generator=generator), factor(inputs))
+    layer.weight.data = rounded_matrix(torch.randn(96, 64, generator=generator), inverse_factor(inputs))
     converted = openvino.convert_model(layer, example_input=inputs[:2])
     compressed = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
     exact = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
@@ -94,4 +89,4 @@ def test_padding_counts_for_nothing(tokenizer: Any, tmp_path: Path):
     with torch.no_grad():
         states = [model.base_model.embed_tokens(torch.tensor(ids)) for ids in PROMPTS]
         inputs = model.base_model.layers[0].input_layernorm(torch.cat(states))
-    torch.testing.assert_close(padded, rounded_matrix(layer.weight.data, factor(inputs)))
+    torch.testing.assert_close(padded, rounded_matrix(layer.weight.data, inverse_factor(inputs)))

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["rounded", "rounded_matrix"]
+from prorank.backends.torch import padded
+
+__all__ = ["inverse_factor", "rounded", "rounded_matrix"]
 
 _DAMPING = 0.01  # of the mean diagonal of the inputs' products, added to it
 _BLOCK = 128  # columns between two updates of all that are left
@@ -30,9 +32,8 @@ def rounded(model: Any, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
         model: a float32 transformers causal LM.
         prompts: typical token ids.
     """
-    length = max(map(len, prompts))
-    ids = torch.tensor([[*prompt, *[0] * (length - len(prompt))] for prompt in prompts])
-    real = torch.tensor([[place < len(prompt) for place in range(length)] for prompt in prompts])
+    ids, lengths = padded(prompts)
+    real = torch.arange(ids.shape[1]) < lengths[:, None]
     blocks = getattr(model.base_model, "layers", ())
     layers = [m for block in blocks for m in block.modules() if isinstance(m, torch.nn.Linear)]
     before = {layer: layer.weight.data for layer in layers}
@@ -40,7 +41,7 @@ def rounded(model: Any, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
 
     def round_first(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         if seen["inputs"] is not inputs[0]:  # layers that read the same input share what is computed from it
-            seen.update(inputs=inputs[0], factor=_inverse_factor(inputs[0][real].float()))
+            seen.update(inputs=inputs[0], factor=inverse_factor(inputs[0][real].float()))
         layer.weight.data = rounded_matrix(layer.weight.data, seen["factor"])
 
     hooks = [layer.register_forward_pre_hook(round_first) for layer in layers]
@@ -63,7 +64,7 @@ def rounded_matrix(weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     A row's largest weight, taken as -128 steps, sets the scale, as in NNCF's symmetric int8; it stays the largest.
 
     Args:
-        factor: upper Cholesky factor ``(in, in)`` of the inverse of the inputs' products.
+        factor: :func:`inverse_factor` of typical inputs, ``(in, in)``.
     """
     left = weight.T.contiguous()  # a column of the weight is a row here: side by side in memory
     found = torch.empty_like(left)
@@ -83,7 +84,7 @@ def rounded_matrix(weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     return found.T.contiguous()
 
 
-def _inverse_factor(inputs: torch.Tensor) -> torch.Tensor:
+def inverse_factor(inputs: torch.Tensor) -> torch.Tensor:
     """Upper Cholesky factor ``(in, in)`` of the inverse of inputs' ``(tokens, in)`` damped products."""
     products = inputs.T @ inputs
     products.diagonal().add_(_DAMPING * products.diagonal().mean().clamp(min=1e-8))
