@@ -33,7 +33,10 @@ __all__ = ["add_arguments", "run"]
 _RUN_KEYS = (
     "model", "data", "split", "out", "test", "test_share", "first_stage", "teacher", "instruction", "template",
     "max_length", "device", "threads", "eval_top_k", "test_top_k", "test_queries",
+    "test_stages",
 )  # fmt: skip
+
+_STAGES = ("base", "warmed-up", "refined")
 
 BLOCK_KEYS = ("name", "remine", "checkpoint")
 """What a ``[[blocks]]`` table may hold besides refine settings."""
@@ -64,6 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-queries", type=positive, metavar="N", help="at most so many test queries (default: 200)"
     )
+    parser.add_argument(
+        "--test-stages", nargs="+", choices=_STAGES, metavar="STAGE",
+        help=f"models in the test, refined among them: {', '.join(_STAGES)} (default: all; each takes as long again)",
+    )  # fmt: skip
     parser.add_argument("--first-stage", metavar="SPEC", help="bm25, dense, fused, given, a run file (default: bm25)")
     parser.add_argument("--teacher", metavar="SPEC", help="whose scores kl and margin_mse learn from")
     parser.add_argument("--instruction", metavar="TEXT", help="what relevance means in this data")
@@ -86,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     share = float(options["test_share"] or 0.2)
     if not 0 < share < 1:
         raise ValueError(f"--test-share: expected a share between 0 and 1, got {share}")
+    tested = _tested_stages(options["test_stages"])
 
     from prorank.cli import refine, warmup
     from prorank.cli._datasets import load_dataset, load_excluded, read_specs
@@ -129,9 +137,25 @@ def run(args: argparse.Namespace) -> int:
             block.checkpoint,
         )  # fmt: skip
     stages = {"base": options["model"] or "smollm2-135m", "warmed-up": str(warmed), "refined": str(model)}
-    results = [_evaluate(test, stages, options, out, specs[0].first_stage) for test in tests]
+    in_test = {name: stages[name] for name in tested}
+    results = [_evaluate(test, in_test, options, out, specs[0].first_stage) for test in tests]
     _report(results, out, stages)
     return 0
+
+
+def _tested_stages(names: Any) -> tuple[str, ...]:
+    """The models that the test compares, in the order of training.
+
+    Raises:
+        ValueError: a name is none of them, or ``refined``, which the report is about, is missing.
+    """
+    if names is None:
+        return _STAGES
+    if not isinstance(names, list) or not set(names) <= set(_STAGES) or "refined" not in names:
+        raise ValueError(
+            f"--test-stages: expected refined, and of {', '.join(_STAGES[:-1])} what you like; got {names!r}"
+        )
+    return tuple(name for name in _STAGES if name in names)
 
 
 class Block(NamedTuple):
@@ -199,7 +223,7 @@ def _with_threshold(config: WarmupConfig, collection: Collection) -> WarmupConfi
 def _evaluate(
     test: Collection, stages: Mapping[str, str], options: Mapping[str, Any], out: Path, first_stage_name: str | None
 ) -> Evaluation:
-    """The first stage and every stage of training on one test set."""
+    """The first stage and the given stages of training on one test set."""
     from prorank.cli.evaluate import progress
     from prorank.data.first_stage import first_stage
     from prorank.evaluate.evaluation import Options, Peer, evaluate
@@ -219,8 +243,8 @@ def _evaluate(
     folder = out / f"test-{test.name}-{test.split}" if test.split else out / f"test-{test.name}"
     with progress() as on_system:
         return evaluate(
-            test, candidates, peers, folder, first_stage=spec, top_k=top_k, options=Options(against="base"),
-            on_system=on_system,
+            test, candidates, peers, folder, first_stage=spec, top_k=top_k,
+            options=Options(against="base" if "base" in stages else None), on_system=on_system,
         )  # fmt: skip
 
 
