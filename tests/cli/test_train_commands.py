@@ -52,6 +52,12 @@ def test_train_ends_with_an_honest_report_and_runs_each_step_once(folders, tmp_p
     assert (tmp_path / "run" / "refine" / "last" / "adapter_model.safetensors").stat().st_mtime_ns == written
     assert main([*command, "--refine.learning_rate", "0.5"]) == 2
     assert "--refine.learning_rate" in capsys.readouterr().err
+    assert main([*command, "--test-stages", "refined"]) == 0
+    alone = (tmp_path / "run" / "report.md").read_text()
+    assert "| base |" not in alone and "| warmed-up |" not in alone
+    score = {line.split("|")[1].strip(): line.split("|")[2] for line in report.splitlines() if line.startswith("| ")}
+    for name in ("bm25", "refined"):
+        assert f"| {name} |{score[name]}|" in alone
 
 
 def test_test_queries_are_never_trained_on():
@@ -126,6 +132,7 @@ def test_mine_with_a_model_filters_by_its_margins(folders, tmp_path):
         (["train"], "--data is missing"),
         (["train", "--data", "nowhere"], "nowhere"),
         (["train", "--data", "DATA", "--test-share", "2"], "--test-share"),
+        (["train", "--data", "DATA", "--test-stages", "base"], "--test-stages"),
         (["train", "--data", "DATA", "--refine.losses", "[hinge=1]"], "--refine.losses"),
         (["train", "--data", "DATA", "--refine.steps", "0"], "--refine.steps"),
         (["refine", "--data", "DATA"], "--out is missing"),

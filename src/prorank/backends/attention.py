@@ -9,12 +9,13 @@ last bit that flips there grows over the layers to 0.15 in a margin (measured on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-__all__ = ["BLOCKED", "blocked_attention", "can_block_attention", "use_blocked_attention"]
+__all__ = ["BLOCKED", "blocked_attention", "can_block_attention", "use_attention", "use_blocked_attention"]
 
 BLOCKED = "prorank_blocked"
 _BLOCK = 64
@@ -95,9 +96,19 @@ def can_block_attention(model: Any) -> bool:
 
 def use_blocked_attention(model: Any) -> None:
     """Make a loaded transformers model attend through :func:`blocked_attention`."""
+    use_attention(model, BLOCKED, blocked_attention)
+
+
+def use_attention(model: Any, name: str, attention: Callable[..., tuple[torch.Tensor, None]]) -> None:
+    """Make a loaded transformers model attend through a function.
+
+    Args:
+        name: under which transformers knows it from now on.
+        attention: as :func:`blocked_attention`; its masks are those of transformers' "sdpa".
+    """
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    ALL_ATTENTION_FUNCTIONS.register(BLOCKED, blocked_attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(BLOCKED, sdpa_mask)
-    model.set_attn_implementation(BLOCKED)
+    ALL_ATTENTION_FUNCTIONS.register(name, attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(name, sdpa_mask)
+    model.set_attn_implementation(name)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from prorank.backends.attention import use_attention
 from prorank.backends.graph import HEAD
+from prorank.backends.last_layer import can_feed_forward_apart
 from prorank.backends.torch import label_rows
 
-__all__ = ["ScoringGraph", "write_head"]
+__all__ = ["GROUPED", "ScoringGraph", "write_head"]
+
+GROUPED = "prorank_grouped"
 
 
 class ScoringGraph(torch.nn.Module):
@@ -39,9 +45,10 @@ class ScoringGraph(torch.nn.Module):
                 f"export: {config.model_type} attends by {', '.join(sorted(kinds))}"
                 f"{' with capped logits' if capped else ''}; this format takes plain causal attention only"
             )
-        model.set_attn_implementation("sdpa")  # our own blocked attention has loops that depend on the shape
+        use_attention(model, GROUPED, _grouped_attention)
         self.decoder = model.base_model
         self.layers, self.heads = config.num_hidden_layers, config.num_key_value_heads
+        self.group = config.num_attention_heads // config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
     def example(self) -> dict[str, torch.Tensor]:
@@ -72,13 +79,14 @@ class ScoringGraph(torch.nn.Module):
         own = torch.arange(width, device=ids.device)
         keys = torch.arange(before + width, device=ids.device)
         seen = (keys[None, :] <= own[:, None] + before) & (keys[None, :] >= hidden)
-        mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
+        mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None].repeat(1, 1, self.group, 1)
         positions = (own + (before - hidden))[None]
         layers = [_SharedLayer(past[i], past[self.layers + i], rows) for i in range(self.layers)]
         cache = _cache_of(layers)
-        output = self.decoder(
-            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
-        )
+        with _reading(self.decoder, torch.arange(rows, device=ids.device), last):
+            output = self.decoder(
+                input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+            )
         states = output.last_hidden_state[torch.arange(rows, device=ids.device), last]
         present = torch.stack([one.own[i] for i in (0, 1) for one in layers])
         return states, present
@@ -92,6 +100,55 @@ def write_head(model: Any, label_ids: tuple[int, int], folder: Path) -> Path:
     path = folder / HEAD
     save_file({"rows": rows.detach().clone(), "bias": bias.detach().clone()}, path)
     return path
+
+
+@contextlib.contextmanager
+def _reading(decoder: Any, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
+    """Within, the last layer multiplies its attention's outputs and feeds forward at the positions that are read only.
+
+    What it computes there is added to all positions: the others are wrong. Its keys and values are of all, and right.
+    """
+
+    def gather(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0][rows, columns][:, None],)
+
+    hooks = []
+    if can_feed_forward_apart(decoder):
+        block = decoder.layers[-1]
+        output = getattr(getattr(block, "self_attn", None), "o_proj", None)
+        hooks = [part.register_forward_pre_hook(gather) for part in (output, block.mlp) if part is not None]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _grouped_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention in transformers' interface; query heads that share a key stand in one dimension, and no key is copied.
+
+    Args:
+        query: ``(n, heads, width, size)``.
+        key: ``(n, key heads, length, size)``, as ``value``.
+        attention_mask: ``(1, 1, heads / key heads * width, length)``, added.
+
+    Returns:
+        ``(n, width, heads, size)`` and None (no weights).
+    """
+    rows, _heads, width, size = query.shape
+    together = query.reshape(rows, -1, module.num_key_value_groups * width, size)
+    found = torch.nn.functional.scaled_dot_product_attention(
+        together, key, value, attn_mask=attention_mask, scale=scaling
+    )
+    return found.reshape(rows, -1, width, size).transpose(1, 2), None
 
 
 class _SharedLayer(DynamicLayer):

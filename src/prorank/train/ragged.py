@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from prorank.backends.attention import can_block_attention
+from prorank.backends.attention import can_block_attention, use_attention
 from prorank.backends.torch import decoder_of
 from prorank.types import EncodedGroup
 
@@ -53,17 +53,12 @@ def use_ragged_attention(model: Any) -> bool:
     Returns:
         False where the architecture attends by more than plain scaled products; nothing is changed then.
     """
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
     if model.config._attn_implementation == _RAGGED:
         return True
     if not can_block_attention(model):
         return False
-    ALL_ATTENTION_FUNCTIONS.register(_RAGGED, _ragged_attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(_RAGGED, sdpa_mask)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    inner.set_attn_implementation(_RAGGED)
+    use_attention(inner, _RAGGED, _ragged_attention)
     return True
 
 
