@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from prorank._optional import require
 from prorank.backends.graph import OUTPUTS, Array, GraphBackend
 from prorank.cache import cache_dir
 
-__all__ = ["GRAPH", "OpenVinoBackend"]
+__all__ = ["GRAPH", "OpenVinoBackend", "give_back"]
 
 GRAPH = "openvino_model.xml"
 _GROUP = 64
@@ -56,12 +58,37 @@ class OpenVinoBackend(GraphBackend):
         self.label_ids = label_ids
         self.name = f"openvino-cpu-{precision}"
         self._request = compiled.create_infer_request()
+        self._weights: Path | None = path.with_suffix(".bin")
 
     def infer(self, inputs: dict[str, npt.NDArray[np.int64] | Array], states: bool) -> tuple[Array, Array | None]:
         """See :class:`GraphBackend`."""
         self._request.infer(inputs, share_inputs=True)
+        if self._weights is not None:  # the first time OpenVINO has packed them; what it runs is that copy
+            give_back(self._weights)
+            self._weights = None
         last = np.array(self._request.get_tensor(OUTPUTS[0]).data, dtype=np.float32)
         return last, np.array(self._request.get_tensor(OUTPUTS[1]).data, dtype=np.float32) if states else None
+
+
+def give_back(file: Path) -> bool:
+    """Take a file's mapped pages out of this process's memory; a page that is read again comes back from the file.
+
+    Only mappings that cannot be written to are touched.
+
+    Returns:
+        Whether there was one (False, too, where the system is not Linux).
+    """
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        return False
+    name, found = str(file.resolve()), False
+    advise = ctypes.CDLL(None).madvise
+    for line in maps.read_text("utf-8", "replace").splitlines():
+        span, access, *_, mapped = line.split(maxsplit=5)
+        if mapped == name and "w" not in access:
+            start, stop = (int(edge, 16) for edge in span.split("-"))
+            found |= advise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED) == 0
+    return found
 
 
 def _settings(core: Any, precision: str, threads: int | None) -> dict[str, Any]:
