@@ -159,3 +159,17 @@ def tiny_export(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     make_tiny(root / "checkpoint", "llama", AutoTokenizer.from_pretrained(base_folder))
     reranker = Reranker.from_pretrained(root / "checkpoint", dtype="float32", max_length=160)
     return export(reranker, "openvino-f32", root / "export")
+
+
+def test_graphs_of_older_versions_are_refused(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    from prorank.backends.graph import GraphBackend
+
+    class Backend(GraphBackend):
+        def infer(self, inputs, states):
+            raise AssertionError
+
+    save_file({"rows": np.zeros((2, 4), np.float32), "bias": np.zeros(2, np.float32)}, tmp_path / "labels.safetensors")
+    with pytest.raises(ValueError, match="kept is missing: an older version"):
+        Backend(tmp_path, ("ids", "last", "past", "hidden"), (4, 1, 1, 1, 2))

@@ -1,15 +1,16 @@
 """What OpenVINO and ONNX Runtime share: one exported graph that extends prefixes and scores documents.
 
 The graph takes tokens on top of given keys and values and gives every row's last state, and the keys and values of the
-first row's tokens: called with one row it extends a prefix, called with many it scores documents that share one. The
-weights are in memory once. The two label rows stand beside the graph and are multiplied here, in float32.
+first row's tokens, as many as are wanted: called with one row it extends a prefix, called with many it scores documents
+that share one. The weights are in memory once. The two label rows stand beside the graph and are multiplied here, in
+float32.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from prorank.types import EncodedGroup
 
 __all__ = ["HEAD", "INPUTS", "OUTPUTS", "GraphBackend"]
 
-INPUTS = ("ids", "last", "past", "hidden")
+INPUTS = ("ids", "last", "past", "hidden", "kept")
 OUTPUTS = ("states", "present")
 HEAD = "labels.safetensors"
 
@@ -32,22 +33,24 @@ class GraphBackend(ABC):
 
     Args:
         folder: holds ``labels.safetensors``: ``rows (2, hidden)`` and ``bias (2,)``, float32.
-        past_shape: of the graph's ``past``, with 1 for the dimension of positions.
+        inputs: names of the graph's inputs.
+        past_shape: of its ``past``, with 1 for the dimension of positions.
         round_to: widths of batches are rounded up to multiples of this, so that few different ones come up.
 
     Raises:
-        ValueError: the folder has no label rows.
+        ValueError: an older version wrote the folder: it has no label rows, or the graph lacks an input.
     """
 
     name: str
     shares_prefixes = True
     max_positions: int | None = None
 
-    def __init__(self, folder: Path, past_shape: Sequence[int], *, round_to: int = 1) -> None:
+    def __init__(self, folder: Path, inputs: Collection[str], past_shape: Sequence[int], *, round_to: int = 1) -> None:
         from safetensors.numpy import load_file
 
-        if not (folder / HEAD).is_file():
-            raise ValueError(f"{folder}: {HEAD} is missing: an older version wrote it; run `prorank export` again")
+        lacks = [HEAD] if not (folder / HEAD).is_file() else [name for name in INPUTS if name not in inputs]
+        if lacks:
+            raise ValueError(f"{folder}: {lacks[0]} is missing: an older version wrote it; run `prorank export` again")
         head = load_file(folder / HEAD)
         self._rows, self._bias = head["rows"], head["bias"]
         self.prefix_hits = 0
@@ -60,11 +63,12 @@ class GraphBackend(ABC):
         """Run the graph.
 
         Args:
-            inputs: ``ids (n, width)``, ``last (n,)``, ``past (2 layers, 1, heads, length, size)``, ``hidden (1,)``.
+            inputs: ``ids (n, width)``, ``last (n,)``, ``past (2 layers, 1, heads, length, size)``, ``hidden (1,)``,
+                ``kept (1,)``.
             states: whether the keys and values are wanted.
 
         Returns:
-            ``states (n, hidden)`` and ``present (2 layers, 1, heads, width, size)``, or None for the latter.
+            ``states (n, hidden)`` and ``present (2 layers, 1, heads, kept, size)``, or None for the latter.
         """
 
     def label_logits(self, group: EncodedGroup) -> Array:
@@ -77,7 +81,7 @@ class GraphBackend(ABC):
         tokens = np.zeros((len(lengths), width), dtype=np.int64)
         for row, ids in enumerate(group.own_ids):
             tokens[row, : lengths[row]] = ids
-        states = self.infer(self._inputs(tokens, lengths - 1, past), False)[0]
+        states = self.infer(self._inputs(tokens, lengths - 1, past, 1), False)[0]  # no graph gives an empty output
         logits: Array = states @ self._rows.T + self._bias
         return logits
 
@@ -99,16 +103,17 @@ class GraphBackend(ABC):
 
     def _extend(self, ids: Sequence[int], past: Array | None) -> Array:
         tokens = np.array([ids], dtype=np.int64)
-        present = self.infer(self._inputs(tokens, np.array([len(ids) - 1]), past), True)[1]
+        present = self.infer(self._inputs(tokens, np.array([len(ids) - 1]), past, len(ids)), True)[1]
         assert present is not None
         return present if past is None else np.concatenate([past, present], axis=3)
 
     def _inputs(
-        self, tokens: npt.NDArray[np.int64], last: npt.NDArray[np.int64], past: Array | None
+        self, tokens: npt.NDArray[np.int64], last: npt.NDArray[np.int64], past: Array | None, kept: int
     ) -> dict[str, npt.NDArray[np.int64] | Array]:
         # No graph takes an empty past: one position of zeros stands for it, and nobody sees it.
         hidden = np.array([0 if past is not None else 1], dtype=np.int64)
-        return {"ids": tokens, "last": last, "past": self._empty if past is None else past, "hidden": hidden}
+        past = self._empty if past is None else past
+        return {"ids": tokens, "last": last, "past": past, "hidden": hidden, "kept": np.array([kept], dtype=np.int64)}
 
     def _remember(self, ids: tuple[int, ...], states: Array) -> Array:
         self._prefixes[ids] = states

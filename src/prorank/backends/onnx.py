@@ -45,8 +45,8 @@ class OnnxBackend(GraphBackend):
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors have no common class of their own
             raise ValueError(f"{path}: not a readable ONNX graph: {str(error).splitlines()[0]}") from error
-        shape = next(i.shape for i in self._session.get_inputs() if i.name == "past")
-        super().__init__(folder, [d if isinstance(d, int) else 1 for d in shape])
+        shapes = {one.name: one.shape for one in self._session.get_inputs()}
+        super().__init__(folder, shapes, [d if isinstance(d, int) else 1 for d in shapes["past"]])
         self.label_ids = label_ids
         self.name = f"onnx-cpu-{precision}"
 

@@ -54,7 +54,8 @@ class OpenVinoBackend(GraphBackend):
         except RuntimeError as error:
             raise ValueError(f"{path}: not a readable OpenVINO graph: {str(error).splitlines()[0]}") from error
         shape = compiled.input("past").get_partial_shape()
-        super().__init__(folder, [1 if d.is_dynamic else d.get_length() for d in shape], round_to=8)
+        names = set().union(*(one.names for one in compiled.inputs))
+        super().__init__(folder, names, [1 if d.is_dynamic else d.get_length() for d in shape], round_to=8)
         self.label_ids = label_ids
         self.name = f"openvino-cpu-{precision}"
         self._request = compiled.create_infer_request()

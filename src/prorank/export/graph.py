@@ -58,10 +58,11 @@ class ScoringGraph(torch.nn.Module):
             "last": torch.tensor([2, 1]),
             "past": torch.zeros(2 * self.layers, 1, self.heads, 2, self.size),
             "hidden": torch.tensor([1]),
+            "kept": torch.tensor([3]),
         }
 
     def forward(
-        self, ids: torch.Tensor, last: torch.Tensor, past: torch.Tensor, hidden: torch.Tensor
+        self, ids: torch.Tensor, last: torch.Tensor, past: torch.Tensor, hidden: torch.Tensor, kept: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """One batch.
 
@@ -70,9 +71,11 @@ class ScoringGraph(torch.nn.Module):
             last: ``(n,)`` int64, each row's last token.
             past: ``(2 layers, 1, heads, length, size)``: keys, then values, of what all rows share; length >= 1.
             hidden: ``(1,)`` int64: so many of the first positions of ``past`` do not exist (0 or 1).
+            kept: ``(1,)`` int64: of so many first tokens keys and values are wanted, at least 1; all layers' are in
+                memory until the end.
 
         Returns:
-            States ``(n, hidden)`` after the last layer; keys and values ``(2 layers, 1, heads, width, size)`` of the
+            States ``(n, hidden)`` after the last layer; keys and values ``(2 layers, 1, heads, kept, size)`` of the
             first row's tokens.
         """
         rows, width, before = ids.shape[0], ids.shape[1], past.shape[3]
@@ -81,7 +84,7 @@ class ScoringGraph(torch.nn.Module):
         seen = (keys[None, :] <= own[:, None] + before) & (keys[None, :] >= hidden)
         mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None].repeat(1, 1, self.group, 1)
         positions = (own + (before - hidden))[None]
-        layers = [_SharedLayer(past[i], past[self.layers + i], rows) for i in range(self.layers)]
+        layers = [_SharedLayer(past[i], past[self.layers + i], rows, kept[0]) for i in range(self.layers)]
         cache = _cache_of(layers)
         with _reading(self.decoder, torch.arange(rows, device=ids.device), last):
             output = self.decoder(
@@ -157,20 +160,21 @@ class _SharedLayer(DynamicLayer):
     Args:
         keys: ``(1, heads, length, size)``, as ``values``.
         rows: so many rows share them.
+        kept: of so many first tokens the first row's own are kept.
     """
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, rows: int) -> None:
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, rows: int, kept: torch.Tensor) -> None:
         super().__init__()
         self.keys, self.values, self.is_initialized = keys, values, True
         self.dtype, self.device = keys.dtype, keys.device
         self.own: tuple[torch.Tensor, ...] = ()
-        self._shared, self._rows = (keys, values), rows
+        self._shared, self._rows, self._kept = (keys, values), rows, kept
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_options: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values to attend to; the first row's own are kept."""
-        self.own = (key_states[:1], value_states[:1])
+        """Keys and values to attend to; the first row's first own are kept."""
+        self.own = (key_states[:1, :, : self._kept], value_states[:1, :, : self._kept])
         shared = (x.expand(self._rows, -1, -1, -1) for x in self._shared)
         keys, values = (torch.cat([a, b], dim=2) for a, b in zip(shared, (key_states, value_states), strict=True))
         return keys, values

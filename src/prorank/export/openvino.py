@@ -41,6 +41,7 @@ def write_openvino(model: Any, folder: Path, *, weights: str = "int8") -> list[P
         "last": openvino.PartialShape([-1]),
         "past": openvino.PartialShape([2 * graph.layers, 1, graph.heads, -1, graph.size]),
         "hidden": openvino.PartialShape([1]),
+        "kept": openvino.PartialShape([1]),
     }
     converted.reshape(shapes)
     for output, name in zip(converted.outputs, OUTPUTS, strict=True):
