@@ -167,7 +167,7 @@ def test_graphs_of_older_versions_are_refused(tmp_path: Path) -> None:
     from prorank.backends.graph import GraphBackend
 
     class Backend(GraphBackend):
-        def infer(self, inputs, states):
+        def infer(self, *_):
             raise AssertionError
 
     save_file({"rows": np.zeros((2, 4), np.float32), "bias": np.zeros(2, np.float32)}, tmp_path / "labels.safetensors")
