@@ -15,9 +15,9 @@ from prorank.backends.graph import HEAD
 from prorank.backends.last_layer import can_feed_forward_apart
 from prorank.backends.torch import label_rows
 
-__all__ = ["GROUPED", "ScoringGraph", "write_head"]
+__all__ = ["ScoringGraph", "write_head"]
 
-GROUPED = "prorank_grouped"
+_GROUPED = "prorank_grouped"
 
 
 class ScoringGraph(torch.nn.Module):
@@ -45,7 +45,7 @@ class ScoringGraph(torch.nn.Module):
                 f"export: {config.model_type} attends by {', '.join(sorted(kinds))}"
                 f"{' with capped logits' if capped else ''}; this format takes plain causal attention only"
             )
-        use_attention(model, GROUPED, _grouped_attention)
+        use_attention(model, _GROUPED, _grouped_attention)
         self.decoder = model.base_model
         self.layers, self.heads = config.num_hidden_layers, config.num_key_value_heads
         self.group = config.num_attention_heads // config.num_key_value_heads
@@ -86,11 +86,12 @@ class ScoringGraph(torch.nn.Module):
         positions = (own + (before - hidden))[None]
         layers = [_SharedLayer(past[i], past[self.layers + i], rows, kept[0]) for i in range(self.layers)]
         cache = _cache_of(layers)
-        with _reading(self.decoder, torch.arange(rows, device=ids.device), last):
+        read = torch.arange(rows, device=ids.device), last
+        with _reading(self.decoder, read):
             output = self.decoder(
                 input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
             )
-        states = output.last_hidden_state[torch.arange(rows, device=ids.device), last]
+        states = output.last_hidden_state[read]
         present = torch.stack([one.own[i] for i in (0, 1) for one in layers])
         return states, present
 
@@ -106,14 +107,14 @@ def write_head(model: Any, label_ids: tuple[int, int], folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _reading(decoder: Any, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
+def _reading(decoder: Any, positions: tuple[torch.Tensor, torch.Tensor]) -> Iterator[None]:
     """Within, the last layer multiplies its attention's outputs and feeds forward at the positions that are read only.
 
     What it computes there is added to all positions: the others are wrong. Its keys and values are of all, and right.
     """
 
     def gather(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (inputs[0][rows, columns][:, None],)
+        return (inputs[0][positions][:, None],)
 
     hooks = []
     if can_feed_forward_apart(decoder):
