@@ -72,12 +72,24 @@ def test_test_queries_are_never_trained_on():
     assert {**kept.collection.queries, **test.queries} == collection().queries
 
 
+def test_a_test_set_has_the_instruction_of_the_data_from_its_folder(folders, tmp_path):
+    from prorank.cli._datasets import DatasetSpec, load_tests
+
+    _, data = folders
+    convert(collection(), tmp_path / "other", "beir")
+    specs = [DatasetSpec(str(data), instruction="one"), DatasetSpec(str(tmp_path / "more"), instruction="two")]
+    around = f"{tmp_path}/../{data.parent.name}/{data.name}"
+    for path in (str(data), around, f"{data}:test"):
+        assert [test.instruction for test in load_tests([path], specs, "common")] == ["one"]
+    assert [test.instruction for test in load_tests([str(tmp_path / "other")], specs, "common")] == ["common"]
+
+
 def test_curriculum_of_blocks(folders, tmp_path):
     base, data = folders
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
         f'model = "{base}"\nout = "{tmp_path / "run"}"\nteacher = "bm25"\ntest_top_k = 5\ndevice = "cpu"\n'
-        f'[[datasets]]\npath = "{data}"\ncap = 1\n'
+        f'[[datasets]]\npath = "{data}"\ncap = 1\ninstruction = "About one colour."\n'
         '[[blocks]]\nname = "distil"\nlosses = ["kl=1"]\nlong_documents = "excerpt"\n'
         '[[blocks]]\nname = "labels"\nremine = 3\nlosses = ["softmax=1"]\n'
     )
@@ -90,6 +102,9 @@ def test_curriculum_of_blocks(folders, tmp_path):
     manifests = [json.loads((folder / "last" / "prorank.json").read_text()) for folder in (first, second)]
     assert [found["long_documents"] for found in manifests] == ["excerpt", "excerpt"], "later blocks read as the first"
     assert list((tmp_path / "run" / "mined-2").rglob("*.trec")), "the model's order is kept"
+    (tested,) = (tmp_path / "run").glob("test-*/record.jsonl")
+    assert '"instruction": "About one colour."' in tested.read_text(), "tested as it was trained"
+    assert 'Instruction: "About one colour."' in (tmp_path / "run" / "report.md").read_text()
     recipe.write_text(recipe.read_text().replace("remine = 3", "remine = -3"))
     assert main(["train", "--config", str(recipe), *QUICK]) == 2
 

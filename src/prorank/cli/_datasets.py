@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from prorank.train.refine_settings import RefineConfig
     from prorank.types import Run
 
-__all__ = ["DatasetSpec", "Prepared", "list_source", "load_dataset", "read_specs"]
+__all__ = ["DatasetSpec", "EvaluationSet", "Prepared", "list_source", "load_dataset", "load_tests", "read_specs"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ class Prepared:
     collection: Collection
     candidates: Run | None
     teacher: Run | None
+
+
+class EvaluationSet(NamedTuple):
+    """What a trained model is tested on."""
+
+    collection: Collection
+    instruction: str | None = None
+    """What relevance means here, as it was trained."""
 
 
 def read_specs(flags: Sequence[str] | None, file: Mapping[str, Any], common: Mapping[str, Any]) -> list[DatasetSpec]:
@@ -105,17 +114,37 @@ def load_dataset(spec: DatasetSpec, depth: int, evaluation: Sequence[Collection]
 
 def load_excluded(specs: Sequence[str]) -> list[Collection]:
     """Evaluation sets named as ``PATH`` (all its splits but train) or ``PATH:SPLIT``."""
-    from pathlib import Path
-
     from prorank.data.collection import load_collection, splits_of
 
     found = []
-    for spec in specs:
-        path, _, split = spec.rpartition(":") if not Path(spec).exists() else (spec, "", "")
-        path, split = (path, split) if path and path != "irds" else (spec, "")
+    for path, split in map(_path_and_split, specs):
         splits = [split] if split else [s for s in splits_of(path) if s != "train"]
         found += [load_collection(path, one) for one in splits]
     return found
+
+
+def load_tests(specs: Sequence[str], datasets: Sequence[DatasetSpec], instruction: str | None) -> list[EvaluationSet]:
+    """Evaluation sets, named as for `load_excluded`, with the instructions that they were trained with.
+
+    Args:
+        datasets: a test set in the folder of one of them is tested with its instruction.
+        instruction: for the others.
+    """
+    trained = {_resolved(one.path): one.instruction for one in reversed(datasets)}
+    return [
+        EvaluationSet(collection, trained.get(_resolved(_path_and_split(spec)[0]), instruction))
+        for spec in specs
+        for collection in load_excluded([spec])
+    ]
+
+
+def _path_and_split(spec: str) -> tuple[str, str]:
+    path, _, split = spec.rpartition(":") if not Path(spec).exists() else (spec, "", "")
+    return (path, split) if path and path != "irds" else (spec, "")
+
+
+def _resolved(path: str) -> str:
+    return str(Path(path).resolve()) if Path(path).exists() else path
 
 
 def list_source(prepared: Prepared, config: RefineConfig) -> ListSource:

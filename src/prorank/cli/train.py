@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prorank.cli._datasets import EvaluationSet, load_dataset, load_tests, read_specs
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, first_difference, overrides, read_config, run_options
 from prorank.train.refine_settings import RefineConfig
@@ -58,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="base (default: smollm2-135m)")
     parser.add_argument(
         "--test", metavar="PATH[:SPLIT]", action="append",
-        help="evaluation set; repeatable (default: queries held out of the data)",
+        help="evaluation set, with the instruction of the data in its folder; repeatable (default: queries held out of "
+        "the data)",
     )  # fmt: skip
     parser.add_argument("--test-share", type=float, metavar="X", help="share of the queries held out (default: 0.2)")
     parser.add_argument(
@@ -96,17 +98,18 @@ def run(args: argparse.Namespace) -> int:
     tested = _tested_stages(options["test_stages"])
 
     from prorank.cli import refine, warmup
-    from prorank.cli._datasets import load_dataset, load_excluded, read_specs
     from prorank.cli._splits import remined, shortened, split_off
 
     common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
     specs = read_specs(args.data, file, common)
-    tests = load_excluded(options["test"] or [])
+    tests = load_tests(options["test"] or [], specs, options["instruction"])
     depth = max(block.config.depth for block in blocks)
-    prepared = [load_dataset(spec, depth, tests) for spec in specs]
+    prepared = [load_dataset(spec, depth, [test.collection for test in tests]) for spec in specs]
     if not tests:
-        prepared, tests = split_off(prepared, share)
-    tests = [shortened(test, int(options["test_queries"] or 200)) for test in tests]
+        prepared, own = split_off(prepared, share)
+        tests = [EvaluationSet(test, spec.instruction) for test, spec in zip(own, specs, strict=True)]
+    at_most = int(options["test_queries"] or 200)
+    tests = [test._replace(collection=shortened(test.collection, at_most)) for test in tests]
 
     shared = {name: options[name] for name in ("template", "max_length", "device", "threads", "eval_top_k")}
     warm_data = next((one.collection for one in prepared if one.collection.qrels), None)
@@ -139,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     stages = {"base": options["model"] or "smollm2-135m", "warmed-up": str(warmed), "refined": str(model)}
     in_test = {name: stages[name] for name in tested}
     results = [_evaluate(test, in_test, options, out, specs[0].first_stage) for test in tests]
-    _report(results, out, stages)
+    _report(results, [test.instruction for test in tests], out, stages)
     return 0
 
 
@@ -221,7 +224,7 @@ def _with_threshold(config: WarmupConfig, collection: Collection) -> WarmupConfi
 
 
 def _evaluate(
-    test: Collection, stages: Mapping[str, str], options: Mapping[str, Any], out: Path, first_stage_name: str | None
+    tested: EvaluationSet, stages: Mapping[str, str], options: Mapping[str, Any], out: Path, stage_name: str | None
 ) -> Evaluation:
     """The first stage and the given stages of training on one test set."""
     from prorank.cli.evaluate import progress
@@ -234,9 +237,10 @@ def _evaluate(
         reranker = Reranker.from_pretrained(
             model, device=options["device"], max_length=options["max_length"], threads=options["threads"]
         )
-        return RerankerSystem(reranker, name=label, instruction=options["instruction"])
+        return RerankerSystem(reranker, name=label, instruction=tested.instruction)
 
-    spec = first_stage_name or ("given" if test.candidates is not None else "bm25")
+    test = tested.collection
+    spec = stage_name or ("given" if test.candidates is not None else "bm25")
     top_k = int(options["test_top_k"] or 50)
     candidates: Run = first_stage(spec, test, top_k)
     peers = [Peer(lambda label=label, model=model: load(label, model)) for label, model in stages.items()]
@@ -248,12 +252,18 @@ def _evaluate(
         )  # fmt: skip
 
 
-def _report(results: Sequence[Evaluation], out: Path, stages: Mapping[str, str]) -> None:
-    """The table and the plain sentence, for people and in ``report.md``."""
+def _report(
+    results: Sequence[Evaluation], instructions: Sequence[str | None], out: Path, stages: Mapping[str, str]
+) -> None:
+    """The table and the plain sentence, for people and in ``report.md``.
+
+    Args:
+        instructions: that each evaluation was made with.
+    """
     from prorank.files import write_atomic
 
     lines = ["# Training report", ""]
-    for result in results:
+    for result, instruction in zip(results, instructions, strict=True):
         measure = next(iter(result.rows[0].intervals))
         lines += [
             f"## {result.collection.name} ({len(result.collection.qrels)} test queries, top {result.top_k} of "
@@ -267,7 +277,7 @@ def _report(results: Sequence[Evaluation], out: Path, stages: Mapping[str, str])
             tested = row.versus.get(result.first_stage, {}).get(measure)
             versus = f"{tested.comparison.difference.mean:+.4f} | {tested.p_holm:.4f}" if tested else " | "
             lines.append(f"| {row.name} | {interval.mean:.4f} | {interval.low:.4f} to {interval.high:.4f} | {versus} |")
-        lines += ["", sentence(result, measure), ""]
+        lines += ["", *([f'Instruction: "{instruction}"', ""] if instruction else []), sentence(result, measure), ""]
     lines.append(f"The reranker: `{stages['refined']}`.")
     text = "\n".join(lines) + "\n"
     write_atomic(out / "report.md", text)
