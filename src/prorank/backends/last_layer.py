@@ -1,7 +1,8 @@
-"""The last layer's feed-forward block for the positions that are read, and for no others.
+"""The last layer's products after its attention for the positions that are read, and for no others.
 
-A score needs the last layer's output at each row's last token only; its attention needs keys and values of all, but
-what its feed-forward block adds to the other positions is thrown away. In SmolLM2-135M that is 2.5 % of the model.
+A score needs the last layer's output at each row's last token only. Its attention needs keys and values of all tokens,
+but what the product after the attention and the feed-forward block add to the other positions is thrown away. In
+SmolLM2-135M these are 2.8 % of the model.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["can_feed_forward_apart", "feed_forward_apart", "reading"]
+__all__ = ["can_skip_unread", "reading", "skip_unread"]
+
+Positions = tuple[torch.Tensor, torch.Tensor]
+"""Rows and columns."""
 
 _BLOCK = ("gate_proj", "up_proj", "down_proj")
 
@@ -21,56 +25,49 @@ _BLOCK = ("gate_proj", "up_proj", "down_proj")
 class _Read(threading.local):
     """The pass in progress."""
 
-    at: tuple[torch.Tensor, torch.Tensor] | None = None
-    """Positions that are read, ``(rows, columns)``; None: all."""
-    states: torch.Tensor | None = None
-    """What the block would have been given, ``(n, width, hidden)``."""
+    at: Positions | None = None
+    """Positions that are read, one of each row or one in all; None: every position."""
 
 
 _read = _Read()
 
 
 @contextmanager
-def reading(columns: torch.Tensor | None) -> Iterator[None]:
-    """Within, a model prepared by :func:`feed_forward_apart` ends in right states only at some positions.
+def reading(columns: torch.Tensor | None) -> Iterator[Positions]:
+    """Within, a model prepared by :func:`skip_unread` ends in right states only at some positions.
+
+    What the last layer adds there it adds to all of a row; keys and values are right everywhere.
 
     Args:
         columns: ``(n,)``, the one position of each row that will be read; None: no position will be.
+
+    Yields:
+        Where the right states are: an index into ``(n, width, hidden)``.
     """
-    columns = torch.zeros(0, dtype=torch.long) if columns is None else columns
-    _read.at = torch.arange(len(columns), device=columns.device), columns
+    if columns is None:
+        columns = torch.zeros(1, dtype=torch.long)  # nothing cannot be added to a row, one position can
+    at = _read.at = torch.arange(columns.shape[0], device=columns.device), columns
     try:
-        yield
+        yield at
     finally:
-        _read.at = _read.states = None
+        _read.at = None
 
 
-def can_feed_forward_apart(decoder: Any) -> bool:
+def can_skip_unread(decoder: Any) -> bool:
     """Whether the last layer has the usual gated block, which sees each position by itself."""
     layers = getattr(decoder, "layers", None)
     block = getattr(layers[-1], "mlp", None) if layers else None
     return block is not None and all(isinstance(getattr(block, name, None), torch.nn.Linear) for name in _BLOCK)
 
 
-def feed_forward_apart(decoder: Any) -> None:
-    """Make the last layer's feed-forward block heed :func:`reading`; outside of it the model is as before."""
-    block = decoder.layers[-1].mlp
-    if _gather not in block._forward_pre_hooks.values():
-        block.register_forward_pre_hook(_gather)
-        block.register_forward_hook(_scatter)
+def skip_unread(decoder: Any) -> None:
+    """Make the last layer heed :func:`reading`; outside of it the model is as before."""
+    layer = decoder.layers[-1]
+    product = getattr(getattr(layer, "self_attn", None), "o_proj", None)
+    for part in (product, layer.mlp):
+        if part is not None and _gather not in part._forward_pre_hooks.values():
+            part.register_forward_pre_hook(_gather)
 
 
-def _gather(_block: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-    if _read.at is None:
-        return None
-    _read.states = inputs[0]
-    return (inputs[0][_read.at][:, None],)
-
-
-def _scatter(_block: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
-    if _read.at is None or _read.states is None:
-        return output
-    whole = torch.zeros_like(_read.states)
-    whole[_read.at] = output[:, 0]
-    _read.states = None
-    return whole
+def _gather(_part: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+    return None if _read.at is None else (inputs[0][_read.at][:, None],)

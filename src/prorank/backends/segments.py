@@ -91,10 +91,9 @@ class SplitDecoder:
     def finish(self, pieces: Sequence[tuple[HalfWay, Sequence[int]]]) -> torch.Tensor:
         """Label logits ``(n, 2)`` float32 of rows that wait before the last part, as the whole model gives them."""
         hidden, lengths = _joined(pieces)
-        with reading(lengths - 1):
+        with reading(lengths - 1) as read:
             states = self._run(-1, pieces[0][0].past, inputs_embeds=hidden)
-        last = states[torch.arange(len(lengths), device=states.device), lengths - 1]
-        return last.float() @ self._rows.T + self._bias
+        return states[read].float() @ self._rows.T + self._bias
 
     def _run(self, part: int, past: PrefixStates | None, **inputs: torch.Tensor) -> torch.Tensor:
         rows, width = next(iter(inputs.values())).shape[:2]

@@ -2,9 +2,9 @@
 
 How a score is computed: the instruction's keys and values once per process, the query's once per query, then each
 document runs only its own tokens on top of them (right-padded: causal attention never looks at what comes after).
-The last layer's feed-forward block runs for the last tokens only, and of the output matrix only the two label rows are
-multiplied, in float32. Models whose cache cannot be shared are detected by a self-check at load and run as plain
-batches.
+The last layer's products after its attention run for the last tokens only, and of the output matrix only the two label
+rows are multiplied, in float32. Models whose cache cannot be shared are detected by a self-check at load and run as
+plain batches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from prorank.backends.attention import can_block_attention, use_blocked_attention
-from prorank.backends.last_layer import can_feed_forward_apart, feed_forward_apart, reading
+from prorank.backends.last_layer import can_skip_unread, reading, skip_unread
 from prorank.types import EncodedGroup
 
 __all__ = [
@@ -113,8 +113,7 @@ def last_hidden_states(model: Any, own_ids: Sequence[Sequence[int]], past: Prefi
     tokens, lengths = padded(own_ids)
     start, width = (past[0][0].shape[-2] if past else 0), tokens.shape[1]
     positions = torch.arange(start, start + width, device=model.device)[None].expand(len(own_ids), -1)
-    last = lengths.to(model.device) - 1
-    with reading(last):
+    with reading(lengths.to(model.device) - 1) as read:
         output = decoder_of(model)(
             input_ids=tokens.to(model.device),
             position_ids=positions,
@@ -122,7 +121,7 @@ def last_hidden_states(model: Any, own_ids: Sequence[Sequence[int]], past: Prefi
             use_cache=past is not None,
         )
     states: torch.Tensor = output.last_hidden_state
-    return states[torch.arange(len(own_ids), device=model.device), last]
+    return states[read]
 
 
 def padded(own_ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -257,8 +256,8 @@ class TorchBackend:
             return  # broken weights: scoring says so
         if self.device.type == "cpu" and can_block_attention(self.model):
             use_blocked_attention(self.model)
-        if can_feed_forward_apart(decoder_of(self.model)):
-            feed_forward_apart(decoder_of(self.model))
+        if can_skip_unread(decoder_of(self.model)):
+            skip_unread(decoder_of(self.model))
         exact = self.dtype == torch.float32
         tolerance = (1e-3 if exact else 0.1) * max(1.0, float(np.abs(wanted).max()))
         if self._share_prefix:

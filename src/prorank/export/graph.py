@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from prorank.backends.attention import use_attention
 from prorank.backends.graph import HEAD
-from prorank.backends.last_layer import can_feed_forward_apart
+from prorank.backends.last_layer import can_skip_unread, reading, skip_unread
 from prorank.backends.torch import label_rows
 
 __all__ = ["ScoringGraph", "write_head"]
@@ -47,6 +45,8 @@ class ScoringGraph(torch.nn.Module):
             )
         use_attention(model, _GROUPED, _grouped_attention)
         self.decoder = model.base_model
+        if can_skip_unread(self.decoder):
+            skip_unread(self.decoder)
         self.layers, self.heads = config.num_hidden_layers, config.num_key_value_heads
         self.group = config.num_attention_heads // config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -86,8 +86,7 @@ class ScoringGraph(torch.nn.Module):
         positions = (own + (before - hidden))[None]
         layers = [_SharedLayer(past[i], past[self.layers + i], rows, kept[0]) for i in range(self.layers)]
         cache = _cache_of(layers)
-        read = torch.arange(rows, device=ids.device), last
-        with _reading(self.decoder, read):
+        with reading(last) as read:
             output = self.decoder(
                 input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
             )
@@ -104,28 +103,6 @@ def write_head(model: Any, label_ids: tuple[int, int], folder: Path) -> Path:
     path = folder / HEAD
     save_file({"rows": rows.detach().clone(), "bias": bias.detach().clone()}, path)
     return path
-
-
-@contextlib.contextmanager
-def _reading(decoder: Any, positions: tuple[torch.Tensor, torch.Tensor]) -> Iterator[None]:
-    """Within, the last layer multiplies its attention's outputs and feeds forward at the positions that are read only.
-
-    What it computes there is added to all positions: the others are wrong. Its keys and values are of all, and right.
-    """
-
-    def gather(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (inputs[0][positions][:, None],)
-
-    hooks = []
-    if can_feed_forward_apart(decoder):
-        block = decoder.layers[-1]
-        output = getattr(getattr(block, "self_attn", None), "o_proj", None)
-        hooks = [part.register_forward_pre_hook(gather) for part in (output, block.mlp) if part is not None]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _grouped_attention(
