@@ -138,7 +138,7 @@ def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
             f"template {frozen.name!r}: its label words are not the ones that {folder} was exported with; "
             "export again with --template"
         )
-    backend = open_exported(folder, manifest, threads=options.threads)
+    backend = open_exported(folder, manifest, threads=options.threads, max_length=encoder.max_length)
     batch_tokens: int = getattr(backend, "batch_tokens", DEFAULT_BATCH_TOKENS)
     return Parts(backend, encoder, manifest, combined(*manifest.weights.values()), batch_tokens)
 

@@ -115,7 +115,7 @@ class Reranker:
             long_documents: ``truncate``, ``excerpt`` to keep the beginning and the sentences that share the query's
                 words, or ``max_window`` to score overlapping windows and take the best; default: the checkpoint's,
                 else ``truncate``.
-            batch_tokens: own tokens in one forward pass; default: 1024 on a CPU (OpenVINO 256), 16384 on a GPU.
+            batch_tokens: own tokens in one forward pass; default: 1024 on a CPU (OpenVINO 128 or 256), 16384 on a GPU.
             threads: CPU threads; default: what torch takes (all cores).
             share_prefix: False computes every prompt whole: the same margins, more slowly.
 
@@ -315,6 +315,11 @@ class Reranker:
     def probability(self, margins: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Calibrated probability of relevance, for people; order by margins."""
         return probability(margins, *self.calibration)
+
+    @property
+    def step_tokens(self) -> int:
+        """Own tokens computed at the same time: a batch in each of the backend's passes."""
+        return self.batch_tokens * int(getattr(self.backend, "passes", 1))
 
     @property
     def fingerprint(self) -> str:

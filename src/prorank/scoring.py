@@ -8,6 +8,7 @@ margin in float32 and puts it back in input order. It knows no text, no tokenize
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -51,7 +52,8 @@ class Backend(Protocol):
         """Logits of the two label words after each prompt, shape ``(n, 2)`` float32, row i for ``own_ids[i]``.
 
         Column 0 belongs to the "irrelevant" word, column 1 to the "relevant" one. The rows come as one batch:
-        the caller has already cut the work to size.
+        the caller has already cut the work to size. A backend with a number ``passes`` above 1 is asked by so many
+        threads at a time.
         """
         ...
 
@@ -197,13 +199,26 @@ def score_groups(
         NonFiniteMarginError: the model returned NaN or infinity.
     """
     results = [np.zeros(len(group.own_ids), dtype=np.float32) for group in groups]
-    for batch in plan_batches(groups, batch_tokens):
-        margins = margins_of(backend.label_logits(batch.group))
+    passes = int(getattr(backend, "passes", 1))
+    if passes > 1:  # little work is cut smaller, so that all passes have some
+        tokens = sum(len(ids) for group in groups for ids in group.own_ids)
+        batch_tokens = max(1, min(batch_tokens, -(-tokens // passes)))
+    batches = list(plan_batches(groups, batch_tokens))
+    for batch, logits in zip(batches, _answers(backend, batches, passes), strict=True):
         done = 0
-        for margin, (g, r), copies in zip(margins, batch.rows, batch.copies, strict=True):
+        for margin, (g, r), copies in zip(margins_of(logits), batch.rows, batch.copies, strict=True):
             for group_index, row in ((g, r), *copies):
                 results[group_index][row] = margin
                 done += 1
         if on_scored is not None:
             on_scored(done)
     return results
+
+
+def _answers(backend: Backend, batches: Sequence[Batch], passes: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Label logits of each batch, in their order, ``passes`` of them computed at a time."""
+    if min(passes, len(batches)) < 2:
+        yield from (backend.label_logits(batch.group) for batch in batches)
+        return
+    with ThreadPoolExecutor(passes, thread_name_prefix="prorank-pass") as pool:
+        yield from pool.map(lambda batch: backend.label_logits(batch.group), batches)

@@ -63,6 +63,15 @@ def test_margins_are_the_checkpoints(checkpoint: Path, target: str, tmp_path: Pa
     order = [3, 0, 9, 4, 2, 1, 8, 5, 7, 6]
     turned = exported.margins(QUERY, [DOCUMENTS[i] for i in order])
     np.testing.assert_allclose(turned, got[order], atol=company, err_msg="order")
+    if target.startswith("openvino"):
+        several = Reranker.from_pretrained(folder, threads=3)
+        assert several.step_tokens == 3 * 128
+        np.testing.assert_allclose(
+            several.margins(QUERY, DOCUMENTS), got, atol=company, err_msg="three passes at a time"
+        )
+        assert Reranker.from_pretrained(folder, threads=3, max_length=300).step_tokens == 256, (
+            "two cores for a long one"
+        )
     alone = np.concatenate([exported.margins(QUERY, [text]) for text in DOCUMENTS])
     np.testing.assert_allclose(alone, got, atol=company, err_msg="padding")
     other = exported.margins("another question", DOCUMENTS, instruction="Is it about bread?")

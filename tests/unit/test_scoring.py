@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,6 +38,39 @@ def test_every_row_gets_its_own_margin(groups: list[EncodedGroup], batch_tokens:
         assert margins.dtype == np.float32
         np.testing.assert_array_equal(margins, np.array(alone, dtype=np.float32))
     assert sum(seen) == sum(len(group.own_ids) for group in groups)
+
+
+class Side(FakeBackend):
+    """Computes several batches at a time; every one waits until so many have begun."""
+
+    def __init__(self, passes: int) -> None:
+        super().__init__()
+        self.passes = passes
+        self.together = threading.Barrier(passes)
+
+    def label_logits(self, group: EncodedGroup) -> np.ndarray:
+        self.together.wait(timeout=5)
+        return super().label_logits(group)
+
+
+def test_batches_side_by_side_give_the_same_margins_and_little_work_is_shared() -> None:
+    group = EncodedGroup([1, 2], [[i, 3] for i in range(8)], 2)
+    wanted = score_groups(FakeBackend(), [group])[0]
+    scored: list[int] = []
+    for batch_tokens in (4, 1024):  # four batches of two rows; two halves of what would be one
+        got = score_groups(Side(2), [group], batch_tokens=batch_tokens, on_scored=scored.append)[0]
+        np.testing.assert_array_equal(got, wanted)
+    assert scored == [2, 2, 2, 2, 4, 4]
+
+
+def test_an_error_of_one_of_them_comes_out() -> None:
+    class Broken(Side):
+        def label_logits(self, group: EncodedGroup) -> np.ndarray:
+            logits = super().label_logits(group)
+            return logits if group.own_ids[0][0] else logits * np.nan
+
+    with pytest.raises(NonFiniteMarginError):
+        score_groups(Broken(2), [EncodedGroup([1], [[0], [5]], 1)], batch_tokens=1)
 
 
 @given(groups=GROUPS, batch_tokens=st.integers(1, 60))

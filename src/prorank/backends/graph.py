@@ -8,6 +8,7 @@ float32.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
@@ -25,11 +26,12 @@ OUTPUTS = ("states", "present")
 HEAD = "labels.safetensors"
 
 Array = npt.NDArray[np.float32]
-_CACHED_PREFIXES = 16
+_CACHED_PREFIXES = 4
+"""An instruction's and three queries' keys and values: 4 MB a query of SmolLM2-135M."""
 
 
 class GraphBackend(ABC):
-    """Scores with an exported graph; a subclass runs it.
+    """Scores with an exported graph; a subclass runs it. Several threads may ask at a time.
 
     Args:
         folder: holds ``labels.safetensors``: ``rows (2, hidden)`` and ``bias (2,)``, float32.
@@ -57,6 +59,7 @@ class GraphBackend(ABC):
         self._empty = np.zeros(tuple(past_shape), dtype=np.float32)
         self._round = round_to
         self._prefixes: OrderedDict[tuple[int, ...], Array] = OrderedDict()
+        self._prefix_lock = threading.Lock()
 
     @abstractmethod
     def infer(self, inputs: dict[str, npt.NDArray[np.int64] | Array], states: bool) -> tuple[Array, Array | None]:
@@ -75,7 +78,10 @@ class GraphBackend(ABC):
         """See :class:`prorank.scoring.Backend`."""
         if not group.own_ids:
             return np.zeros((0, 2), dtype=np.float32)
-        past = self._prefix(group) if group.prefix_ids else None
+        past = None
+        if group.prefix_ids:
+            with self._prefix_lock:  # who comes second finds it
+                past = self._prefix(group)
         lengths = np.array([len(ids) for ids in group.own_ids], dtype=np.int64)
         width = -(-int(lengths.max()) // self._round) * self._round
         tokens = np.zeros((len(lengths), width), dtype=np.int64)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prorank._optional import require
+from prorank.backends.cores import available_cores
 from prorank.types import EncodedGroup
 
 __all__ = ["LlamaCppBackend"]
@@ -96,7 +97,7 @@ class LlamaCppBackend:
                     f"{path}: its vocabulary has {self.vocabulary} tokens, and the label ids are {tuple(label_ids)}: "
                     "the file belongs to another tokenizer"
                 )
-            self._context = _open_context(self._llama, model, path, threads or _cores(), context, attention)
+            self._context = _open_context(self._llama, model, path, threads or available_cores(), context, attention)
         except BaseException:
             self._llama.llama_model_free(model)
             raise
@@ -288,10 +289,6 @@ def _file_type(llama: Any, model: Any) -> str:
         return LlamaFileType(int(buffer.value)).name.removeprefix("MOSTLY_").removeprefix("ALL_").lower()
     except ValueError:
         return "gguf"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _redirect_log(llama: Any) -> None:

@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from prorank.backends.cores import available_cores
+
 __all__ = [
     "append_line",
     "append_record",
@@ -102,7 +104,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "versions": versions,
     }
     torch = sys.modules.get("torch")  # whoever measured with torch has imported it; nobody else should wait for it

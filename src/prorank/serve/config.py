@@ -14,7 +14,7 @@ class ServeConfig:
 
     max_batch_tokens: int | None = None
     """Own tokens (padding counted) of one scoring step, in which requests are mixed; larger steps mean longer waits for
-    whoever comes next. None: what the model computes at once (its ``batch_tokens``)."""
+    whoever comes next. None: what the model computes at the same time (its ``step_tokens``)."""
     max_queue_tokens: int = 262_144
     """Tokens of all requests waiting for one model; over it a request is refused with 429."""
     max_queue_requests: int = 256

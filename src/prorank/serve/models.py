@@ -189,7 +189,7 @@ class Models:
 
     def _start(self, name: str, reranker: Reranker) -> LoadedModel:
         metrics = ModelMetrics(self._metrics, name, getattr(reranker, "backend", None))
-        step = self._config.max_batch_tokens or int(getattr(reranker, "batch_tokens", DEFAULT_BATCH_TOKENS))
+        step = self._config.max_batch_tokens or int(getattr(reranker, "step_tokens", DEFAULT_BATCH_TOKENS))
         batcher = Batcher(
             reranker,
             max_batch_tokens=step,
