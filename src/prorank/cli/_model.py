@@ -70,7 +70,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
         "--batch-tokens",
         type=positive,
         metavar="N",
-        help="own tokens in one forward pass (default: 1024, with OpenVINO 256, on a GPU 16384)",
+        help="own tokens in one forward pass (default: 1024, with OpenVINO 128 or 256, on a GPU 16384)",
     )
     group.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
     group.add_argument("--instruction", metavar="TEXT", help="what relevance means here (default: the template's)")
