@@ -23,13 +23,11 @@ _GROUP = 64
 """Activations get a scale for so many inputs of a row. Without a number that divides the inputs OpenVINO 2026.4 does
 not quantise at all: "one scale a row" ran in float32, at half the speed. 32 is about a fifth slower, 192 a twelfth
 faster."""
-
-
 _MOST_PASSES = 4
 """Batches at a time. Cores do not wait for one another then, but each pass has a graph of its own in memory: 50 MB."""
 _SHORT = 256
 """Tokens of a prompt up to which every core has a pass of its own. Passes for longer ones have two cores or more: their
-memory grows with the longest document, and they gain less (on 2 cores 1.1 times the speed, not 1.25)."""
+memory grows with the longest document, and they gain less (on 2 cores 1.1 times the speed, not 1.2)."""
 
 
 class OpenVinoBackend(GraphBackend):
