@@ -23,6 +23,7 @@ from prorank.prompts import Encoded, LongDocuments, PromptEncoder, PromptTemplat
 from prorank.scoring import (
     DEFAULT_BATCH_TOKENS,
     Backend,
+    passes_of,
     probability,
     rank_order,
     score_groups,
@@ -319,7 +320,7 @@ class Reranker:
     @property
     def step_tokens(self) -> int:
         """Own tokens computed at the same time: a batch in each of the backend's passes."""
-        return self.batch_tokens * int(getattr(self.backend, "passes", 1))
+        return self.batch_tokens * passes_of(self.backend)
 
     @property
     def fingerprint(self) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "NonFiniteMarginError",
     "cut_rows",
     "margins_of",
+    "passes_of",
     "plan_batches",
     "probability",
     "rank_order",
@@ -70,6 +71,11 @@ class Batch(NamedTuple):
     """Per row of ``group`` the (group index, row index) it answers for."""
     copies: tuple[tuple[tuple[int, int], ...], ...]
     """Per row of ``group`` further (group index, row index) places with the very same ids: scored once."""
+
+
+def passes_of(backend: object) -> int:
+    """How many batches a backend computes at a time."""
+    return int(getattr(backend, "passes", 1))
 
 
 def margins_of(label_logits: npt.NDArray[np.float32]) -> Margins:
@@ -199,7 +205,7 @@ def score_groups(
         NonFiniteMarginError: the model returned NaN or infinity.
     """
     results = [np.zeros(len(group.own_ids), dtype=np.float32) for group in groups]
-    passes = int(getattr(backend, "passes", 1))
+    passes = passes_of(backend)
     if passes > 1:  # little work is cut smaller, so that all passes have some
         tokens = sum(len(ids) for group in groups for ids in group.own_ids)
         batch_tokens = max(1, min(batch_tokens, -(-tokens // passes)))
