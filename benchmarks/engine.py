@@ -28,8 +28,14 @@ from turns import Jobs, Side, ended, take_turns
 
 from prorank.evaluate.speed import PRECISIONS, matrix_peak, precision_of
 
-REFERENCE, BF16, INT8, LLAMA = "torch fp32", "torch bf16", "openvino int8", "llama.cpp q8_0"
-EXPORTS = {INT8: "openvino-int8", "openvino bf16": "openvino-bf16", "onnx int8": "onnx-int8", LLAMA: "gguf-q8"}
+REFERENCE, BF16, INT8, LLAMA = "torch fp32", "torch bf16", "native int8", "llama.cpp q8_0"
+EXPORTS = {
+    INT8: "native-int8",
+    "openvino int8": "openvino-int8",
+    "openvino bf16": "openvino-bf16",
+    "onnx int8": "onnx-int8",
+    LLAMA: "gguf-q8",
+}
 
 
 def main() -> int:
@@ -83,7 +89,7 @@ def installed(name: str, target: str) -> bool:
     from prorank.export.targets import TARGETS
 
     backend = TARGETS[target].backend
-    module = {"onnx": "onnxruntime", "llamacpp": "llama_cpp"}.get(backend, backend)
+    module = {"native": "ctypes", "onnx": "onnxruntime", "llamacpp": "llama_cpp"}.get(backend, backend)
     there = importlib.util.find_spec(module) is not None
     if not there:
         print(f"{name}: left out, {module} is not installed: pip install 'prorank[{backend}]'", file=sys.stderr)

@@ -10,7 +10,7 @@ from prorank.scoring import Backend
 
 __all__ = ["BACKENDS", "open_exported"]
 
-BACKENDS = ("openvino", "onnx", "llamacpp")
+BACKENDS = ("native", "openvino", "onnx", "llamacpp")
 """Backends of exported folders; ``torch`` runs everything else, ``remote:MODEL@URL`` asks a server."""
 
 
@@ -33,6 +33,10 @@ def open_exported(
 
 
 def _opened(folder: Path, manifest: Manifest, max_length: int | None, options: dict[str, Any]) -> Any:
+    if manifest.backend == "native":
+        from prorank.backends.native import NativeBackend
+
+        return NativeBackend(folder, manifest.label_ids, **options)
     if manifest.backend == "openvino":
         from prorank.backends.openvino import OpenVinoBackend
 

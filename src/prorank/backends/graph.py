@@ -36,7 +36,8 @@ class GraphBackend(ABC):
     Args:
         folder: holds ``labels.safetensors``: ``rows (2, hidden)`` and ``bias (2,)``, float32.
         inputs: names of the graph's inputs.
-        past_shape: of its ``past``, with 1 for the dimension of positions.
+        past_shape: of its ``past``, with 1 for the dimension of positions, or 0 where it takes an empty one.
+        kind: numpy's type of keys and values.
         round_to: widths of batches are rounded up to multiples of this, so that few different ones come up.
 
     Raises:
@@ -47,7 +48,10 @@ class GraphBackend(ABC):
     shares_prefixes = True
     max_positions: int | None = None
 
-    def __init__(self, folder: Path, inputs: Collection[str], past_shape: Sequence[int], *, round_to: int = 1) -> None:
+    def __init__(
+        self, folder: Path, inputs: Collection[str], past_shape: Sequence[int], *, round_to: int = 1,
+        kind: type = np.float32,
+    ) -> None:  # fmt: skip
         from safetensors.numpy import load_file
 
         lacks = [HEAD] if not (folder / HEAD).is_file() else [name for name in INPUTS if name not in inputs]
@@ -56,7 +60,7 @@ class GraphBackend(ABC):
         head = load_file(folder / HEAD)
         self._rows, self._bias = head["rows"], head["bias"]
         self.prefix_hits = 0
-        self._empty = np.zeros(tuple(past_shape), dtype=np.float32)
+        self._empty = np.zeros(tuple(past_shape), dtype=kind)
         self._round = round_to
         self._prefixes: OrderedDict[tuple[int, ...], Array] = OrderedDict()
         self._prefix_lock = threading.Lock()

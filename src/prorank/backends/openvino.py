@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -14,9 +12,10 @@ import numpy.typing as npt
 from prorank._optional import require
 from prorank.backends.cores import available_cores
 from prorank.backends.graph import OUTPUTS, Array, GraphBackend
+from prorank.backends.mapped import give_back
 from prorank.cache import cache_dir
 
-__all__ = ["GRAPH", "OpenVinoBackend", "give_back"]
+__all__ = ["GRAPH", "OpenVinoBackend"]
 
 GRAPH = "openvino_model.xml"
 _GROUP = 64
@@ -84,27 +83,6 @@ class OpenVinoBackend(GraphBackend):
             return last, np.array(request.get_tensor(OUTPUTS[1]).data, dtype=np.float32) if states else None
         finally:
             self._idle.put(request)
-
-
-def give_back(file: Path) -> bool:
-    """Take a file's mapped pages out of this process's memory; a page that is read again comes back from the file.
-
-    Only mappings that cannot be written to are touched.
-
-    Returns:
-        Whether there was one (False, too, where the system is not Linux).
-    """
-    maps = Path("/proc/self/maps")
-    if not maps.is_file():
-        return False
-    name, found = str(file.resolve()), False
-    advise = ctypes.CDLL(None).madvise
-    for line in maps.read_text("utf-8", "replace").splitlines():
-        span, access, *_, mapped = line.split(maxsplit=5)
-        if mapped == name and "w" not in access:
-            start, stop = (int(edge, 16) for edge in span.split("-"))
-            found |= advise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED) == 0
-    return found
 
 
 def _settings(core: Any, precision: str, threads: int | None, passes: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 
 from prorank.backends.torch import padded
 
-__all__ = ["inverse_factor", "rounded", "rounded_matrix"]
+__all__ = ["inverse_factor", "rounded", "rounded_matrix", "spread"]
 
 _DAMPING = 0.01  # of the mean diagonal of the inputs' products, added to it
 _BLOCK = 128  # columns between two updates of all that are left
@@ -23,7 +23,7 @@ _LOW, _HIGH = -128, 127
 
 
 @contextlib.contextmanager
-def rounded(model: Any, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
+def rounded(model: Any, prompts: Sequence[Sequence[int]], *, group: int | None = None) -> Iterator[None]:
     """The model with the linear layers of its blocks rounded, and afterwards as it was.
 
     Layers are rounded in the order in which they run, each for inputs that come through the rounded ones before it.
@@ -31,6 +31,8 @@ def rounded(model: Any, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
     Args:
         model: a float32 transformers causal LM.
         prompts: typical token ids.
+        group: so many neighbouring inputs are spread (:func:`spread`), rounded with a scale of their own, and spread
+            back; None: a scale a row.
     """
     ids, lengths = padded(prompts)
     real = torch.arange(ids.shape[1]) < lengths[:, None]
@@ -41,8 +43,13 @@ def rounded(model: Any, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
 
     def round_first(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         if seen["inputs"] is not inputs[0]:  # layers that read the same input share what is computed from it
-            seen.update(inputs=inputs[0], factor=inverse_factor(inputs[0][real].float()))
-        layer.weight.data = rounded_matrix(layer.weight.data, seen["factor"])
+            tokens = inputs[0][real].float()
+            seen.update(inputs=inputs[0], factor=inverse_factor(spread(tokens, group) if group else tokens))
+        weight = layer.weight.data
+        if group is None:
+            layer.weight.data = rounded_matrix(weight, seen["factor"])
+        else:
+            layer.weight.data = spread(rounded_matrix(spread(weight, group), seen["factor"], group), group)
 
     hooks = [layer.register_forward_pre_hook(round_first) for layer in layers]
     try:
@@ -58,30 +65,53 @@ def rounded(model: Any, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
             layer.weight.data = weight
 
 
-def rounded_matrix(weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """A weight ``(out, in)`` on its int8 grid, a scale a row.
+def rounded_matrix(weight: torch.Tensor, factor: torch.Tensor, group: int | None = None) -> torch.Tensor:
+    """A weight ``(out, in)`` on its int8 grid.
 
-    A row's largest weight, taken as -128 steps, sets the scale, as in NNCF's symmetric int8; it stays the largest.
+    The largest of the weights that share a scale, taken as -128 steps, sets it, as in NNCF's symmetric int8; it stays the
+    largest.
 
     Args:
         factor: :func:`inverse_factor` of typical inputs, ``(in, in)``.
+        group: neighbouring inputs that share a scale; None: a scale a row.
     """
     left = weight.T.contiguous()  # a column of the weight is a row here: side by side in memory
     found = torch.empty_like(left)
-    places = left.abs().argmax(0, keepdim=True)
-    step = left.gather(0, places)[0] / _LOW
-    step[step == 0] = 1.0
-    largest = torch.zeros_like(left, dtype=torch.bool).scatter_(0, places, True) & (left != 0)
-    for start in range(0, len(left), _BLOCK):
-        stop = min(start + _BLOCK, len(left))
+    size, scaled_from = group or _BLOCK, 0
+    for start in range(0, len(left), size):
+        stop = min(start + size, len(left))
+        if group is not None or start == 0:
+            step, largest = _scale(left[start:stop] if group else left)
+            scaled_from = start
         errors = torch.zeros_like(left[start:stop])
         for i in range(start, stop):
             grid = (left[i] / step).round().clamp(_LOW, _HIGH)
-            found[i] = grid.masked_fill(largest[i], _LOW) * step
+            found[i] = grid.masked_fill(largest[i - scaled_from], _LOW) * step
             error = errors[i - start] = (left[i] - found[i]) / factor[i, i]
             left[i + 1 : stop] -= factor[i, i + 1 : stop, None] * error
         left[stop:] -= factor[start:stop, stop:].T @ errors
     return found.T.contiguous()
+
+
+def spread(x: torch.Tensor, group: int) -> torch.Tensor:
+    """Every ``group`` neighbours of the last dimension times the orthogonal Hadamard matrix: what stood out in one place
+    is spread over all of them. Twice gives the first again. QuaRot, Ashkboos et al. 2024, arXiv 2404.00456.
+
+    Args:
+        group: a power of 2 that divides the dimension.
+    """
+    matrix = torch.ones(1, 1)
+    while len(matrix) < group:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return (x.unflatten(-1, (-1, group)) @ (matrix / group**0.5)).flatten(-2)
+
+
+def _scale(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Steps ``(out,)`` of weights ``(in, out)`` that share them, and where the weights are that set them."""
+    places = columns.abs().argmax(0, keepdim=True)
+    step = columns.gather(0, places)[0] / _LOW
+    step[step == 0] = 1.0
+    return step, torch.zeros_like(columns, dtype=torch.bool).scatter_(0, places, True) & (columns != 0)
 
 
 def inverse_factor(inputs: torch.Tensor) -> torch.Tensor:

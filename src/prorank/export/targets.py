@@ -30,6 +30,7 @@ class Target(NamedTuple):
 
 
 TARGETS: dict[str, Target] = {
+    "native-int8": Target("native", "int8", "our own engine: int8, for processors with AVX-512 and VNNI; the fastest"),
     "openvino-int8": Target("openvino", "int8", "int8 weights, activations quantised as they come"),
     "openvino-bf16": Target("openvino", "bfloat16", "16-bit weights, multiplied in bfloat16"),
     "openvino-f32": Target("openvino", "float32", "32-bit weights: the reference"),
@@ -104,13 +105,14 @@ def _own_attention(reranker: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ready_for(target: Target, reranker: Any) -> Iterator[None]:
-    """For OpenVINO's int8 outliers are evened out first, and weights rounded so that their errors cancel, by what a few
+    """For OpenVINO's int8 and our own outliers are evened out first, and weights rounded so that their errors cancel, by what a few
     prompts show; elsewhere it is untried."""
-    if (target.backend, target.precision) != ("openvino", "int8"):
+    if target.backend not in ("native", "openvino") or target.precision != "int8":
         yield
         return
     import torch
 
+    from prorank.backends.native import GROUP as NATIVE_GROUP
     from prorank.export.rounding import rounded
     from prorank.export.smoothing import smoothed
 
@@ -120,7 +122,8 @@ def _ready_for(target: Target, reranker: Any) -> Iterator[None]:
         with torch.no_grad():
             return torch.cat([model.base_model(torch.tensor([ids])).last_hidden_state[0, -1:] for ids in few])
 
-    with smoothed(model, run), rounded(model, _prompts(reranker, queries=8, documents=4)):
+    group = NATIVE_GROUP if target.backend == "native" else None
+    with smoothed(model, run), rounded(model, _prompts(reranker, queries=8, documents=4), group=group):
         yield
 
 
@@ -190,6 +193,14 @@ def _openvino(reranker: Any, precision: str, folder: Path, _source: Path | None)
     write_head(reranker.backend.model, reranker.encoder.label_ids, folder)
 
 
+def _native(reranker: Any, _precision: str, folder: Path, _source: Path | None) -> None:
+    from prorank.export.graph import write_head
+    from prorank.export.native import write_native
+
+    write_native(reranker.backend.model, folder)
+    write_head(reranker.backend.model, reranker.encoder.label_ids, folder)
+
+
 def _onnx(reranker: Any, precision: str, folder: Path, _source: Path | None) -> None:
     from prorank.export.graph import write_head
     from prorank.export.onnx import write_onnx
@@ -208,6 +219,7 @@ def _gguf(reranker: Any, precision: str, folder: Path, source: Path | None) -> N
 
 
 _WRITERS: dict[str, Callable[[Any, str, Path, Path | None], None]] = {
+    "native": _native,
     "openvino": _openvino,
     "onnx": _onnx,
     "llamacpp": _gguf,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prorank.backends.openvino import give_back
+from prorank.backends.mapped import give_back
 
 
 def resident(file: Path) -> int:
