@@ -5,7 +5,7 @@
 
 --queries of each collection, BM25's top 100 each, in the reranker's own settings: excerpts, 192 tokens a prompt. All
 sides score one query after another in this process, in an order that rotates, so that a machine that slows down slows
-all. Speed is the median over queries of the ratio of times; order is nDCG@10, its paired difference to the reference,
+all. Speed is the median over queries of the ratio of times to bf16's and to the reference's; order is nDCG@10, its paired difference to the reference,
 Kendall's tau over all candidates, and the share of the reference's top 10 that is kept. Queries are kept in --out as
 they are done, and not scored again. Prints a table, and one JSON line last.
 """
@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from prorank.data.collection import Collection
     from prorank.types import Run
 
-FP32, BF16, FAST, FASTER, INT8 = "fp32", "bf16", "bf16, fast", "bf16, faster", "openvino int8"
-REFERENCE = {BF16: FP32, INT8: FP32, FAST: BF16, FASTER: BF16}
-"""Side -> whose order it should have; its speed is compared with bf16's."""
+FP32, BF16, INT8, OPENVINO = "fp32", "bf16", "native int8", "openvino int8"
+LEVELS = ("fast", "faster")
+EARLY = {f"{side}, {level}": (side, level) for side in (BF16, INT8) for level in LEVELS}
+"""Side with early exits -> (the side without, the level)."""
+REFERENCE = {BF16: FP32, INT8: FP32, OPENVINO: FP32, **{side: whole for side, (whole, _) in EARLY.items()}}
+"""Side -> whose order it should have."""
 NDCG = MEASURES[0]
 
 
@@ -139,19 +142,18 @@ def sides(args: argparse.Namespace, scratch: Path) -> tuple[dict[str, Callable[[
     def by(reranker: Reranker, level: str = "exact") -> Callable[[str, list[str]], Any]:
         return lambda query, texts: reranker.margins(query, texts, cascade=level)
 
-    bf16, ways = opened("bfloat16"), {}
-    if {FP32, INT8} & set(args.only):
-        fp32 = opened("float32")
-        ways[FP32] = by(fp32)
-    for side, level in ((BF16, "exact"), (FAST, "fast"), (FASTER, "faster")):
-        ways[side] = by(bf16, level)
-    if INT8 in args.only:
-        ways[INT8] = by(Reranker.from_pretrained(export(fp32, "openvino-int8", scratch / "int8")))
-    ways = {side: way for side, way in ways.items() if side in args.only}
+    models = {BF16: opened("bfloat16"), FP32: opened("float32")}
+    for side, target in ((INT8, "native-int8"), (OPENVINO, "openvino-int8")):
+        if any(side in one for one in args.only):
+            models[side] = Reranker.from_pretrained(export(models[FP32], target, scratch / target))
+    ways = {side: by(model) for side, model in models.items()}
+    ways |= {side: by(models[whole], level) for side, (whole, level) in EARLY.items() if whole in models}
+    ways = {side: ways[side] for side in args.only}
     for way in ways.values():
         way("warm", [f"{'word ' * 30}{number}" for number in range(20)])
-    read_outs = bf16.cascade.sha256 if bf16.cascade else None
-    depends = {"model": bf16.fingerprint, "read_outs": read_outs, "sides": list(ways), "top_k": args.top_k}
+    cascade = models[BF16].cascade
+    read_outs = cascade.sha256 if cascade else None
+    depends = {"model": models[BF16].fingerprint, "read_outs": read_outs, "sides": list(ways), "top_k": args.top_k}
     return ways, journal_key(depends)
 
 
@@ -165,10 +167,12 @@ def summary(args: argparse.Namespace, asked: Mapping[str, Asked], found: Sequenc
     for name, one in asked.items():
         rows = of_collection(args.only, one, [query for query in found if query.collection == name])
         result["collections"][name] = rows
-        if FAST in rows:
-            fast, difference = rows[FAST], rows[FAST]["difference"]
-            result["verdict"][f"{name}: fast at least 2 times as many documents/s"] = fast["times_bf16"] >= 2
-            result["verdict"][f"{name}: fast loses at most .005 of nDCG@10"] = difference["mean"] >= -0.005
+        for side, (_, level) in EARLY.items():
+            if level == "fast" and "difference" in rows.get(side, {}):
+                row = rows[side]
+                result["verdict"][f"{name}: {side}: at least 2 times as many documents/s"] = row["times_reference"] >= 2
+                kept = row["difference"]["mean"] >= -0.005
+                result["verdict"][f"{name}: {side}: loses at most .005 of nDCG@10"] = kept
         if INT8 in rows:
             difference, tau = rows[INT8]["difference"], rows[INT8]["kendall_tau"]
             contains = difference["low"] <= 0 <= difference["high"] and difference["high"] - difference["low"] < 0.01
@@ -203,6 +207,8 @@ def of_collection(sides: Sequence[str], asked: Asked, found: Sequence[Query]) ->
         if reference in values:
             pairs = [(one.margins[reference], one.margins[side]) for one in found if len(one.margins[side]) > 1]
             row["reference"] = reference
+            times = statistics.median(one.seconds[reference] / one.seconds[side] for one in found)
+            row["times_reference"] = round(times, 2)
             row["difference"] = bootstrap_interval(values[side] - values[reference])._asdict()
             row["kendall_tau"] = round(float(np.mean([kendalltau(a, b).statistic for a, b in pairs])), 4)
             row["top_kept"] = round(float(np.mean([overlap(a, b) for a, b in pairs])), 4)
@@ -224,12 +230,13 @@ def shown(result: Mapping[str, Any]) -> str:
             cells.append(f"{row['ndcg']:.4f}")
             if "difference" in row:
                 d = row["difference"]
+                cells += [row["reference"], f"{row['times_reference']:.2f} x"]
                 cells.append(f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]")
-                cells += [f"{row['top_kept']:.1%}", f"{row['kendall_tau']:.3f}", row["reference"]]
+                cells += [f"{row['top_kept']:.1%}", f"{row['kendall_tau']:.3f}"]
             else:
-                cells += [""] * 4
+                cells += [""] * 5
             rows.append([name, side, *cells])
-    heads = ["", "", "docs/s", "against bf16", NDCG, "difference", "top 10 kept", "Kendall's tau", "beside"]
+    heads = ["", "", "docs/s", "against bf16", NDCG, "beside", "speed", "difference", "top 10 kept", "Kendall's tau"]
     return table(heads, rows)
 
 

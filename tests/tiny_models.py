@@ -8,8 +8,14 @@ from typing import Any
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "mistral")
 
 
-def make_tiny(folder: Path, architecture: str, tokenizer: Any, *, seed: int = 0, layers: int = 2) -> Path:
-    """Write a random checkpoint of an architecture; hidden size 32, the tokenizer's vocabulary."""
+def make_tiny(
+    folder: Path, architecture: str, tokenizer: Any, *, seed: int = 0, layers: int = 2, **other_sizes: Any
+) -> Path:
+    """Write a random checkpoint of an architecture; hidden size 32, the tokenizer's vocabulary.
+
+    Args:
+        other_sizes: of the configuration, in place of ours.
+    """
     import torch
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
@@ -30,6 +36,7 @@ def make_tiny(folder: Path, architecture: str, tokenizer: Any, *, seed: int = 0,
     }
     if architecture in ("gemma3", "mistral"):
         sizes["sliding_window"] = 64
+    sizes |= other_sizes
     config = CONFIG_MAPPING[names.get(architecture, architecture)](**sizes)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -9,7 +9,18 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from prorank.scoring import DEFAULT_BATCH_TOKENS, Margins, NonFiniteMarginError, cut_rows, margins_of, plan_batches
+from prorank.scoring import (
+    DEFAULT_BATCH_TOKENS,
+    Batch,
+    Margins,
+    NonFiniteMarginError,
+    cut_rows,
+    fair_batch,
+    in_passes,
+    margins_of,
+    passes_of,
+    plan_batches,
+)
 from prorank.types import EncodedGroup
 
 __all__ = ["EarlyExit", "kth_best", "score_cascade"]
@@ -18,7 +29,8 @@ _HELD_TOKENS = 131_072
 
 
 class EarlyExit(Protocol):
-    """A backend that can stop at its exits and say what it expects."""
+    """A backend that can stop at its exits and say what it expects; with a number ``passes`` above 1, so many batches
+    at a time."""
 
     def begin(self, group: EncodedGroup) -> tuple[Any, npt.NDArray[np.float32]]:
         """The layers up to the first exit: a state to go on from, and an estimate of every row's margin ``(n,)``."""
@@ -64,7 +76,7 @@ def score_cascade(
     Returns:
         ``(n,)`` float32, and which of them are exact ``(n,)``.
     """
-    count = len(group.own_ids)
+    passes, count = passes_of(early), len(group.own_ids)
     lengths = [len(ids) for ids in group.own_ids]
     copies: dict[int, list[int]] = {}
     estimates = np.full((len(tolerances), count), -np.inf, dtype=np.float32)
@@ -81,9 +93,12 @@ def score_cascade(
             least = kth_best(estimates[number], top_k) - tolerance
             kept = [(w, i) for w in held for i, row in enumerate(w.rows) if estimates[number, row] >= least]
             held = []
-            for chunk in _chunks(kept, lengths, batch_tokens):
+            left = sum(lengths[w.rows[i]] for w, i in kept)
+            chunks = list(_chunks(kept, lengths, fair_batch(batch_tokens, left, passes)))
+            pieces = [[(w.state, places) for w, places in chunk] for chunk in chunks]
+            answers = in_passes(early.go_on, pieces, passes)
+            for chunk, (state, found) in zip(chunks, answers, strict=True):
                 rows = [w.rows[i] for w, places in chunk for i in places]
-                state, found = early.go_on([(w.state, places) for w, places in chunk])
                 if number + 1 < len(tolerances):
                     note(number + 1, rows, found)
                     held.append(_Waiting(state, rows))
@@ -91,23 +106,34 @@ def score_cascade(
                 for row, margin in zip(rows, margins_of(found), strict=True):
                     margins[[row, *copies[row]]], exact[[row, *copies[row]]] = margin, True
 
-    held: list[_Waiting] = []
-    tokens = 0
-    for batch in plan_batches([group], batch_tokens):
-        rows = [row for _, row in batch.rows]
-        copies |= {row: [same for _, same in places] for row, places in zip(rows, batch.copies, strict=True)}
-        state, found = early.begin(batch.group)
-        note(0, rows, found)
-        held.append(_Waiting(state, rows))
-        tokens += sum(map(len, batch.group.own_ids))
-        if tokens > held_tokens:
-            finish(held)
-            held, tokens = [], 0
-        if on_scored is not None:
-            on_scored(sum(1 + len(copies[row]) for row in rows))
-    finish(held)
+    batches = plan_batches([group], fair_batch(batch_tokens, sum(lengths), passes))
+    for portion in _portions(batches, held_tokens):
+        held: list[_Waiting] = []
+        answers = in_passes(early.begin, [batch.group for batch in portion], passes)
+        for batch, (state, found) in zip(portion, answers, strict=True):
+            rows = [row for _, row in batch.rows]
+            copies |= {row: [same for _, same in places] for row, places in zip(rows, batch.copies, strict=True)}
+            note(0, rows, found)
+            held.append(_Waiting(state, rows))
+            if on_scored is not None:
+                on_scored(sum(1 + len(copies[row]) for row in rows))
+        finish(held)
     _place_below(margins, exact, estimates)
     return margins, exact
+
+
+def _portions(batches: Iterator[Batch], held_tokens: int) -> Iterator[list[Batch]]:
+    """Batches whose states are kept together: as many as reach that many own tokens."""
+    portion: list[Batch] = []
+    tokens = 0
+    for batch in batches:
+        portion.append(batch)
+        tokens += sum(map(len, batch.group.own_ids))
+        if tokens > held_tokens:
+            yield portion
+            portion, tokens = [], 0
+    if portion:
+        yield portion
 
 
 def kth_best(estimates: npt.NDArray[np.float32], k: int) -> float:

@@ -116,12 +116,19 @@ def early_exits(backend: Backend, cascade: Cascade) -> EarlyExit:
     Raises:
         ValueError: the backend, or the architecture, cannot stop half way.
     """
-    from prorank.backends.segments import TorchEarlyExit
+    from prorank.backends.native import NativeBackend
+
+    if isinstance(backend, NativeBackend):
+        from prorank.backends.native_exits import NativeEarlyExit
+
+        return NativeEarlyExit(backend, cascade)
     from prorank.backends.torch import TorchBackend
 
-    if not isinstance(backend, TorchBackend):
-        raise ValueError(f"cascade: backend {backend.name} cannot stop half way; torch can")
-    return TorchEarlyExit(backend, cascade.layers, cascade.weights)
+    if isinstance(backend, TorchBackend):
+        from prorank.backends.segments import TorchEarlyExit
+
+        return TorchEarlyExit(backend, cascade.layers, cascade.weights)
+    raise ValueError(f"cascade: backend {backend.name} cannot stop half way; torch and native can")
 
 
 def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
@@ -140,7 +147,8 @@ def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
         )
     backend = open_exported(folder, manifest, threads=options.threads, max_length=encoder.max_length)
     batch_tokens: int = getattr(backend, "batch_tokens", DEFAULT_BATCH_TOKENS)
-    return Parts(backend, encoder, manifest, combined(*manifest.weights.values()), batch_tokens)
+    weights = combined(*manifest.weights.values())
+    return Parts(backend, encoder, manifest, weights, batch_tokens, Cascade.load(folder))
 
 
 def _remote(name: str, where: str, options: LoadOptions) -> Parts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ __all__ = [
     "Batch",
     "NonFiniteMarginError",
     "cut_rows",
+    "fair_batch",
+    "in_passes",
     "margins_of",
     "passes_of",
     "plan_batches",
@@ -40,6 +42,8 @@ DEFAULT_BATCH_TOKENS_GPU = 16_384
 _PADDED_SHARE = 1 / 16  # of a row; a batch that is half full takes none that would be padded by more
 
 Margins = npt.NDArray[np.float32]
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
 
 
 @runtime_checkable
@@ -206,11 +210,10 @@ def score_groups(
     """
     results = [np.zeros(len(group.own_ids), dtype=np.float32) for group in groups]
     passes = passes_of(backend)
-    if passes > 1:  # little work is cut smaller, so that all passes have some
-        tokens = sum(len(ids) for group in groups for ids in group.own_ids)
-        batch_tokens = max(1, min(batch_tokens, -(-tokens // passes)))
-    batches = list(plan_batches(groups, batch_tokens))
-    for batch, logits in zip(batches, _answers(backend, batches, passes), strict=True):
+    tokens = sum(len(ids) for group in groups for ids in group.own_ids)
+    batches = list(plan_batches(groups, fair_batch(batch_tokens, tokens, passes)))
+    answers = in_passes(backend.label_logits, [batch.group for batch in batches], passes)
+    for batch, logits in zip(batches, answers, strict=True):
         done = 0
         for margin, (g, r), copies in zip(margins_of(logits), batch.rows, batch.copies, strict=True):
             for group_index, row in ((g, r), *copies):
@@ -221,10 +224,15 @@ def score_groups(
     return results
 
 
-def _answers(backend: Backend, batches: Sequence[Batch], passes: int) -> Iterator[npt.NDArray[np.float32]]:
-    """Label logits of each batch, in their order, ``passes`` of them computed at a time."""
-    if min(passes, len(batches)) < 2:
-        yield from (backend.label_logits(batch.group) for batch in batches)
+def fair_batch(batch_tokens: int, tokens: int, passes: int) -> int:
+    """Tokens of a batch when there are ``tokens`` in all: little work is cut smaller, so that all passes have some."""
+    return max(1, min(batch_tokens, -(-tokens // passes)))
+
+
+def in_passes(compute: Callable[[Task], Answer], tasks: Sequence[Task], passes: int) -> Iterator[Answer]:
+    """What is computed of each task, in their order, ``passes`` of them at a time."""
+    if min(passes, len(tasks)) < 2:
+        yield from map(compute, tasks)
         return
     with ThreadPoolExecutor(passes, thread_name_prefix="prorank-pass") as pool:
-        yield from pool.map(lambda batch: backend.label_logits(batch.group), batches)
+        yield from pool.map(compute, tasks)

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +61,7 @@ class GraphBackend(ABC):
         head = load_file(folder / HEAD)
         self._rows, self._bias = head["rows"], head["bias"]
         self.prefix_hits = 0
-        self._empty = np.zeros(tuple(past_shape), dtype=kind)
+        self._empty: npt.NDArray[Any] = np.zeros(tuple(past_shape), dtype=kind)
         self._round = round_to
         self._prefixes: OrderedDict[tuple[int, ...], Array] = OrderedDict()
         self._prefix_lock = threading.Lock()
@@ -82,17 +83,29 @@ class GraphBackend(ABC):
         """See :class:`prorank.scoring.Backend`."""
         if not group.own_ids:
             return np.zeros((0, 2), dtype=np.float32)
-        past = None
-        if group.prefix_ids:
-            with self._prefix_lock:  # who comes second finds it
-                past = self._prefix(group)
+        tokens, lengths = self.padded(group)
+        inputs = self._inputs(tokens, lengths - 1, self.prefix(group), 1)  # no graph gives an empty output
+        return self.logits_of(self.infer(inputs, False)[0])
+
+    def padded(self, group: EncodedGroup) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Own ids ``(n, width)``, zeros on the right, and how many of each row are real ``(n,)``."""
         lengths = np.array([len(ids) for ids in group.own_ids], dtype=np.int64)
         width = -(-int(lengths.max()) // self._round) * self._round
         tokens = np.zeros((len(lengths), width), dtype=np.int64)
         for row, ids in enumerate(group.own_ids):
             tokens[row, : lengths[row]] = ids
-        states = self.infer(self._inputs(tokens, lengths - 1, past, 1), False)[0]  # no graph gives an empty output
-        logits: Array = states @ self._rows.T + self._bias
+        return tokens, lengths
+
+    def prefix(self, group: EncodedGroup) -> Array | None:
+        """Keys and values of what the group's rows share; None where that is nothing."""
+        if not group.prefix_ids:
+            return None
+        with self._prefix_lock:  # who comes second finds it
+            return self._prefix(group)
+
+    def logits_of(self, states: Array) -> Array:
+        """Label logits ``(n, 2)`` of last states ``(n, hidden)``; a row's sums do not depend on how many there are."""
+        logits: Array = (states[:, None] * self._rows).sum(-1) + self._bias
         return logits
 
     def _prefix(self, group: EncodedGroup) -> Array:

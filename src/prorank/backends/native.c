@@ -52,7 +52,9 @@ typedef struct {
     const bf16 *past;    /* keys, then values: [2 layers][key heads][before][size] */
     int32_t before;
     bf16 *present;       /* likewise [2 layers][key heads][lengths[0]][size] of the first row, or NULL */
-    float *states;       /* [rows][hidden] after the last layer's norm, at each row's last token */
+    int32_t from, to;    /* layers to run: from 0 tokens, else `stream`, go in; before the last `stream` comes out */
+    float *stream;       /* [tokens][hidden], all rows' tokens one after the other, between two layers; else NULL */
+    float *states;       /* [rows][hidden] after the last layer's norm, at each row's last token; else NULL */
 } Batch;
 
 /* What a batch needs besides; every part begins at a multiple of 64 bytes. */
@@ -536,15 +538,21 @@ size_t prorank_space(const Model *model, const Batch *batch) {
     return lay_out(model, batch, NULL, &space);
 }
 
-/* States and, where wanted, keys and values. `memory`: prorank_space() bytes from a multiple of 64. */
+/* States (of some layers: all tokens') and, where wanted, keys and values. `memory`: prorank_space() bytes from a multiple of 64. */
 void prorank_run(const Model *model, const Batch *batch, void *memory) {
     Space space;
     const int tokens = tokens_of(batch);
     lay_out(model, batch, memory, &space);
     memset(space.value_panels, 0, (char *)space.queries - (char *)space.value_panels); /* no NaN beside the last position */
     prepare_positions(model, batch, &space);
-    embed(model, batch, space.stream);
-    for (int i = 0; i < model->layers; i++) run_layer(model, batch, i, tokens, &space);
+    const size_t between = (size_t)tokens * model->hidden * 4;
+    if (batch->from) memcpy(space.stream, batch->stream, between);
+    else embed(model, batch, space.stream);
+    for (int i = batch->from; i < batch->to; i++) run_layer(model, batch, i, tokens, &space);
+    if (batch->to < model->layers) {
+        memcpy(batch->stream, space.stream, between);
+        return;
+    }
     for (int r = 0; r < batch->rows; r++) {
         const float *x = space.stream + (size_t)r * model->hidden;
         const float factor = inverse_rms(x, model->hidden, model->epsilon);

@@ -7,6 +7,7 @@ the heads that share keys, and a score is the same to the last bit in whatever b
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,11 +27,13 @@ WEIGHTS = "native.safetensors"
 FORMAT = "1"
 """Version of the file's layout."""
 PARTS = ("qkv", "out", "gate_up", "down")
-"""A block's linear layers: ``layers.3.qkv.weight`` is int8 ``(outputs, inputs)``, ``.scale`` float32 ``(outputs, inputs / 64)``,
-a step for 64 neighbouring inputs, ``.bias``, where the model has one, float32 ``(outputs,)``. ``gate_up``: 32 rows of the gate, the 32 of the values that it opens, and so on."""
+"""A block's linear layers: ``layers.3.qkv.weight`` is int8 ``(outputs, inputs)``, ``.scale`` float32
+``(outputs, inputs / 64)``, a step for 64 neighbouring inputs, ``.bias``, where the model has one, float32
+``(outputs,)``. ``gate_up``: 32 rows of the gate, the 32 of the values that it opens, and so on."""
 GROUP = 64
-"""Neighbouring inputs of a layer that share a scale, multiplied with a Hadamard matrix before they are rounded."""
+"""Neighbouring inputs of a layer that share a scale; a Hadamard matrix spreads them before they are rounded."""
 _PANEL = 64  # outputs that stand together in native.c
+_LINE = 64  # bytes: what native.c reads at a time begins at a multiple of it
 _NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma", "f16c")
 _FLAGS = ("-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma", "-mf16c")
 _BATCH_TOKENS = 256
@@ -62,7 +65,9 @@ class _Model(ctypes.Structure):
 class _Batch(ctypes.Structure):
     _fields_ = (
         ("ids", ctypes.c_void_p), ("lengths", ctypes.c_void_p), ("rows", ctypes.c_int32), ("width", ctypes.c_int32),
-        ("past", ctypes.c_void_p), ("before", ctypes.c_int32), ("present", ctypes.c_void_p), ("states", ctypes.c_void_p),
+        ("past", ctypes.c_void_p), ("before", ctypes.c_int32), ("present", ctypes.c_void_p),
+        ("from_layer", ctypes.c_int32), ("to_layer", ctypes.c_int32), ("stream", ctypes.c_void_p),
+        ("states", ctypes.c_void_p),
     )  # fmt: skip
 
 
@@ -83,11 +88,12 @@ class NativeBackend(GraphBackend):
         path = folder / WEIGHTS
         if not path.is_file():
             raise ValueError(f"{folder}: {WEIGHTS} is missing; write it with `prorank export --to native-int8`")
-        self._library = _library()
+        self._library = _library(processor_features())
         self._weights = _Weights(path, self._library)
         model = self._model = self._weights.model
         super().__init__(folder, INPUTS, [2 * model.layers, 1, model.key_heads, 0, model.size], kind=np.uint16)
         self.label_ids = label_ids
+        self.layers, self.hidden = int(model.layers), int(model.hidden)
         self.name = "native-cpu-int8"
         self.batch_tokens = _BATCH_TOKENS
         self.passes = threads or available_cores()
@@ -97,37 +103,81 @@ class NativeBackend(GraphBackend):
 
     def infer(self, inputs: Mapping[str, npt.NDArray[Any]], states: bool) -> tuple[Array, npt.NDArray[Any] | None]:
         """See :class:`GraphBackend`; keys and values are bfloat16, as uint16."""
-        model, ids, past = self._model, inputs["ids"], inputs["past"]
-        lengths = np.ascontiguousarray(inputs["last"] + 1)
-        if ids.min() < 0 or ids.max() >= self._weights.vocabulary:
-            raise ValueError(f"token ids must lie in 0 to {self._weights.vocabulary - 1}, got {ids.min()} to {ids.max()}")
-        last = np.empty((len(ids), model.hidden), dtype=np.float32)
+        model, lengths = self._model, inputs["last"] + 1
+        last = np.empty((len(lengths), model.hidden), dtype=np.float32)
         present = None
         if states:
             present = np.empty((2 * model.layers, 1, model.key_heads, int(lengths[0]), model.size), dtype=np.uint16)
-        before = past.shape[3]
-        batch = _Batch(
-            ids.ctypes.data, lengths.ctypes.data, len(ids), ids.shape[1], past.ctypes.data if before else None, before,
-            present.ctypes.data if present is not None else None, last.ctypes.data,
-        )  # fmt: skip
-        space = self._spaces.get()
-        try:
-            needed = self._library.prorank_space(ctypes.byref(model), ctypes.byref(batch)) + 64
-            if len(space) < needed:
-                space = np.empty(needed, dtype=np.uint8)
-            start = space.ctypes.data + -space.ctypes.data % 64
-            self._library.prorank_run(ctypes.byref(model), ctypes.byref(batch), ctypes.c_void_p(start))
-        finally:
-            self._spaces.put(space)
+        self._run(lengths, inputs["past"], (0, model.layers), ids=inputs["ids"], present=present, states=last)
         return last, present
 
+    def run_layers(
+        self,
+        lengths: npt.NDArray[np.int64],
+        past: npt.NDArray[Any] | None,
+        layers: tuple[int, int],
+        *,
+        ids: npt.NDArray[np.int64] | None = None,
+        stream: Array | None = None,
+    ) -> Array:
+        """Some layers, from one to before another.
 
-def _library() -> ctypes.CDLL:
-    has = processor_features()
-    lacks = [name for name in _NEEDED if name not in has]
+        Args:
+            lengths: tokens of each row, ``(n,)``.
+            past: of :meth:`GraphBackend.prefix`.
+            ids: ``(n, width)``, for layers from the first.
+            stream: states before the first of these layers, for others: ``(tokens, hidden)``, row after row.
+
+        Returns:
+            the states after them, ``(tokens, hidden)``; after the last layer those of each row's last token, normed,
+            ``(n, hidden)``.
+        """
+        model, past = self._model, self._empty if past is None else past
+        if layers[1] == model.layers:
+            last = np.empty((len(lengths), model.hidden), dtype=np.float32)
+            self._run(lengths, past, layers, ids=ids, stream=stream, states=last)
+            return last
+        after = np.empty((int(lengths.sum()), model.hidden), dtype=np.float32) if stream is None else stream.copy()
+        self._run(lengths, past, layers, ids=ids, stream=after)
+        return after
+
+    def _run(
+        self, lengths: npt.NDArray[np.int64], past: npt.NDArray[Any], layers: tuple[int, int], *,
+        ids: npt.NDArray[np.int64] | None = None, present: npt.NDArray[Any] | None = None, stream: Array | None = None,
+        states: Array | None = None,
+    ) -> None:  # fmt: skip
+        if ids is not None and (ids.min() < 0 or ids.max() >= self._weights.vocabulary):
+            raise ValueError(
+                f"token ids must lie in 0 to {self._weights.vocabulary - 1}, got {ids.min()} to {ids.max()}"
+            )
+        lengths, before = np.ascontiguousarray(lengths), past.shape[3]
+        batch = _Batch(
+            _address(ids), _address(lengths), len(lengths), 0 if ids is None else ids.shape[1],
+            _address(past) if before else None, before, _address(present), *layers, _address(stream), _address(states),
+        )  # fmt: skip
+        model = ctypes.byref(self._model)
+        space = self._spaces.get()
+        try:
+            needed = self._library.prorank_space(model, ctypes.byref(batch)) + _LINE
+            if len(space) < needed:
+                space = np.empty(needed, dtype=np.uint8)
+            start = space.ctypes.data + -space.ctypes.data % _LINE
+            self._library.prorank_run(model, ctypes.byref(batch), ctypes.c_void_p(start))
+        finally:
+            self._spaces.put(space)
+
+
+def _address(array: npt.NDArray[Any] | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+@functools.cache
+def _library(features: frozenset[str]) -> ctypes.CDLL:
+    """``native.c`` as a library for a processor with these features."""
+    lacks = [name for name in _NEEDED if name not in features]
     if lacks:
         raise ImportError(f"native: this processor has no {lacks[0]}; export to openvino-int8, which runs on any")
-    flags = [*_FLAGS, *(["-mavx512bf16"] if "avx512_bf16" in has else [])]
+    flags = [*_FLAGS, *(["-mavx512bf16"] if "avx512_bf16" in features else [])]
     library = compiled(Path(__file__).with_name("native.c"), flags)
     library.prorank_space.restype = ctypes.c_size_t
     library.prorank_pack.restype = library.prorank_run.restype = None
@@ -183,6 +233,6 @@ class _Weights:
 
 def _aligned(size: int, kind: type) -> npt.NDArray[Any]:
     """An array that begins at a multiple of 64 bytes."""
-    room = np.empty(size + 64, dtype=kind)
-    start = -room.ctypes.data % 64
+    room: npt.NDArray[Any] = np.empty(size + _LINE, dtype=kind)
+    start = -room.ctypes.data % _LINE
     return room[start : start + size]

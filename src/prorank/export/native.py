@@ -10,7 +10,7 @@ import torch
 from prorank.backends.native import FORMAT, GROUP, PARTS, WEIGHTS
 from prorank.export.rounding import spread
 
-__all__ = ["write_native"]
+__all__ = ["check_native", "write_native"]
 
 _LOW, _HIGH = -128, 127
 _HALF = 32  # rows of the gate, and of what it opens, that stand together
@@ -27,9 +27,10 @@ def write_native(model: Any, folder: Path) -> Path:
     """
     from safetensors.torch import save_file
 
+    check_native(model)
     config = model.config.get_text_config()
-    _check(config, model)
-    decoder, tensors = model.base_model, {}
+    decoder = model.base_model
+    tensors: dict[str, torch.Tensor] = {}
     for i, block in enumerate(decoder.layers):
         attention, mlp = block.self_attn, block.mlp
         layers = {
@@ -67,7 +68,13 @@ def write_native(model: Any, folder: Path) -> Path:
     return path
 
 
-def _check(config: Any, model: Any) -> None:
+def check_native(model: Any) -> None:
+    """Whether the engine can run a model.
+
+    Raises:
+        ValueError: the architecture is another, or a size does not fit.
+    """
+    config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     usual = config.model_type in ("llama", "mistral", "qwen2", "qwen3") and config.hidden_act == "silu"
     if not usual or kinds != {"full_attention"} or getattr(config, "sliding_window", None):

@@ -68,8 +68,8 @@ def rounded(model: Any, prompts: Sequence[Sequence[int]], *, group: int | None =
 def rounded_matrix(weight: torch.Tensor, factor: torch.Tensor, group: int | None = None) -> torch.Tensor:
     """A weight ``(out, in)`` on its int8 grid.
 
-    The largest of the weights that share a scale, taken as -128 steps, sets it, as in NNCF's symmetric int8; it stays the
-    largest.
+    The largest of the weights that share a scale, taken as -128 steps, sets it, as in NNCF's symmetric int8; it stays
+    the largest.
 
     Args:
         factor: :func:`inverse_factor` of typical inputs, ``(in, in)``.
@@ -94,8 +94,10 @@ def rounded_matrix(weight: torch.Tensor, factor: torch.Tensor, group: int | None
 
 
 def spread(x: torch.Tensor, group: int) -> torch.Tensor:
-    """Every ``group`` neighbours of the last dimension times the orthogonal Hadamard matrix: what stood out in one place
-    is spread over all of them. Twice gives the first again. QuaRot, Ashkboos et al. 2024, arXiv 2404.00456.
+    """Every ``group`` neighbours of the last dimension times the orthogonal Hadamard matrix.
+
+    What stood out in one place is spread over all of them (QuaRot, Ashkboos et al. 2024, arXiv 2404.00456). Twice gives
+    the first again.
 
     Args:
         group: a power of 2 that divides the dimension.
@@ -103,7 +105,8 @@ def spread(x: torch.Tensor, group: int) -> torch.Tensor:
     matrix = torch.ones(1, 1)
     while len(matrix) < group:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-    return (x.unflatten(-1, (-1, group)) @ (matrix / group**0.5)).flatten(-2)
+    found: torch.Tensor = (x.unflatten(-1, (-1, group)) @ (matrix / group**0.5)).flatten(-2)
+    return found
 
 
 def _scale(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -84,6 +84,8 @@ def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | No
         reranker.encoder.tokenizer.save_pretrained(aside)
         model: Any = reranker.backend.model  # type: ignore[attr-defined]
         model.config.save_pretrained(aside)  # the architecture's sizes, for `prorank bench`
+        if chosen.backend == "native" and reranker.cascade is not None:
+            reranker.cascade.save(aside)
         files = {f.name: sha256_file(f) for f in sorted(aside.iterdir()) if f.suffix in _WEIGHTS}
         manifest = replace(
             reranker.current_manifest(), kind="model", backend=chosen.backend, precision=chosen.precision, files=files
@@ -105,24 +107,28 @@ def _own_attention(reranker: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ready_for(target: Target, reranker: Any) -> Iterator[None]:
-    """For OpenVINO's int8 and our own outliers are evened out first, and weights rounded so that their errors cancel, by what a few
-    prompts show; elsewhere it is untried."""
+    """For int8 in OpenVINO and in our own engine outliers are evened out first, and weights rounded so that their
+    errors cancel, by what a few prompts show; elsewhere it is untried."""
     if target.backend not in ("native", "openvino") or target.precision != "int8":
         yield
         return
     import torch
 
-    from prorank.backends.native import GROUP as NATIVE_GROUP
+    from prorank.backends.native import GROUP
+    from prorank.export.native import check_native
     from prorank.export.rounding import rounded
     from prorank.export.smoothing import smoothed
 
     model, few = reranker.backend.model, _prompts(reranker, queries=5, documents=2)
+    group = None
+    if target.backend == "native":
+        check_native(model)
+        group = GROUP
 
     def run() -> torch.Tensor:
         with torch.no_grad():
             return torch.cat([model.base_model(torch.tensor([ids])).last_hidden_state[0, -1:] for ids in few])
 
-    group = NATIVE_GROUP if target.backend == "native" else None
     with smoothed(model, run), rounded(model, _prompts(reranker, queries=8, documents=4), group=group):
         yield
 
