@@ -5,9 +5,9 @@
 
 --queries of each collection, BM25's top 100 each, in the reranker's own settings: excerpts, 192 tokens a prompt. All
 sides score one query after another in this process, in an order that rotates, so that a machine that slows down slows
-all. Speed is the median over queries of the ratio of times to bf16's and to the reference's; order is nDCG@10, its paired difference to the reference,
-Kendall's tau over all candidates, and the share of the reference's top 10 that is kept. Queries are kept in --out as
-they are done, and not scored again. Prints a table, and one JSON line last.
+all. Speed is the median over queries of the ratio of times to bf16's and to the reference's; order is nDCG@10, its
+paired difference to the reference, Kendall's tau over all candidates, and the share of the reference's top 10 that is
+kept. Queries are kept in --out as they are done, and not scored again. Prints a table, and one JSON line last.
 """
 
 from __future__ import annotations

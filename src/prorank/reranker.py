@@ -106,9 +106,9 @@ class Reranker:
                 default: the built-in reranker.
             adapter: a peft LoRA folder to merge on top.
             template: a preset's name, a template JSON file or a template; default: the checkpoint's own, else ours.
-            backend: ``auto`` to choose by what the folder holds; ``torch``, ``openvino``, ``onnx`` or ``llamacpp`` to
-                insist; ``remote:MODEL@URL`` for an OpenAI-compatible server that runs the same weights (``model`` then
-                gives tokenizer and template only).
+            backend: ``auto`` to choose by what the folder holds; ``torch``, ``native``, ``openvino``, ``onnx`` or
+                ``llamacpp`` to insist; ``remote:MODEL@URL`` for an OpenAI-compatible server that runs the same weights
+                (``model`` then gives tokenizer and template only).
             device: ``cpu``, ``cuda``, ``mps``; default: the best there is.
             dtype: ``float32``, ``bfloat16``, ``float16``; default: bfloat16 where the hardware multiplies it.
             max_length: tokens of a whole prompt; default: the checkpoint's, else 512.
@@ -116,7 +116,8 @@ class Reranker:
             long_documents: ``truncate``, ``excerpt`` to keep the beginning and the sentences that share the query's
                 words, or ``max_window`` to score overlapping windows and take the best; default: the checkpoint's,
                 else ``truncate``.
-            batch_tokens: own tokens in one forward pass; default: 1024 on a CPU (OpenVINO 128 or 256), 16384 on a GPU.
+            batch_tokens: own tokens in one forward pass; default: 1024 on a CPU (native 256, OpenVINO 128 or 256),
+                16384 on a GPU.
             threads: CPU threads; default: what torch takes (all cores).
             share_prefix: False computes every prompt whole: the same margins, more slowly.
 

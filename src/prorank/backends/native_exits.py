@@ -13,7 +13,7 @@ from prorank.backends.native import NativeBackend
 from prorank.cascade import Cascade
 from prorank.types import EncodedGroup
 
-__all__ = ["NativeEarlyExit"]
+__all__ = ["NativeEarlyExit", "features", "features_at"]
 
 Array = npt.NDArray[np.float32]
 
@@ -65,14 +65,33 @@ class NativeEarlyExit:
         return half, self._estimates(half)
 
     def _estimates(self, half: _HalfWay) -> Array:
-        """What the read-out of the exit makes of each row's last state and of the mean over its tokens; see
-        :func:`prorank.backends.segments.features`."""
-        states = half.stream / np.sqrt(np.square(half.stream).mean(1, keepdims=True)).clip(min=1e-6)
-        last, mean = np.split(self._weights[half.part - 1], 2)
-        ends = np.cumsum(half.lengths)
-        means = np.add.reduceat(states @ mean, ends - half.lengths) / half.lengths
-        found: Array = (states[ends - 1] @ last + means).astype(np.float32)
+        found: Array = features(half.stream, half.lengths) @ self._weights[half.part - 1]
         return found
+
+
+def features(stream: Array, lengths: npt.NDArray[np.int64]) -> Array:
+    """What a read-out reads, ``(n, 2 * hidden)``; see :func:`prorank.backends.segments.features`.
+
+    Args:
+        stream: states ``(tokens, hidden)``, row after row.
+        lengths: tokens of each row.
+    """
+    states = stream / np.sqrt(np.square(stream).mean(1, keepdims=True)).clip(min=1e-6)
+    ends = np.cumsum(lengths)
+    means = np.add.reduceat(states, ends - lengths) / lengths[:, None]
+    return np.concatenate([states[ends - 1], means.astype(np.float32)], axis=1)
+
+
+def features_at(backend: NativeBackend, group: EncodedGroup, layers: Sequence[int]) -> tuple[dict[int, Array], Array]:
+    """One batch's :func:`features` after each of some ascending layers, and its label logits ``(n, 2)``."""
+    ids, lengths = backend.padded(group)
+    past, parts = backend.prefix(group), itertools.pairwise([0, *layers, backend.layers])
+    stream = backend.run_layers(lengths, past, next(parts), ids=ids)
+    read = {}
+    for part in parts:
+        read[part[0]] = features(stream, lengths)
+        stream = backend.run_layers(lengths, past, part, stream=stream)
+    return read, backend.logits_of(stream)
 
 
 def _rows(half: _HalfWay, rows: Sequence[int]) -> list[Array]:

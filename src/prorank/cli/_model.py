@@ -49,7 +49,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
     group.add_argument(
         "--backend",
         default="auto",
-        help="auto (by what the folder holds), torch, openvino, onnx, llamacpp, or remote:MODEL@URL (default: auto)",
+        help="auto (what the folder holds), torch, native, openvino, onnx, llamacpp or remote:MODEL@URL (default: auto)",
     )
     group.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
     group.add_argument(
@@ -70,7 +70,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
         "--batch-tokens",
         type=positive,
         metavar="N",
-        help="own tokens in one forward pass (default: 1024, with OpenVINO 128 or 256, on a GPU 16384)",
+        help="own tokens in one forward pass (default: 1024, native 256, OpenVINO 128 or 256, on a GPU 16384)",
     )
     group.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
     group.add_argument("--instruction", metavar="TEXT", help="what relevance means here (default: the template's)")

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collect, fit, write, report."""
+    from prorank.backends.native import NativeBackend
     from prorank.backends.torch import TorchBackend
     from prorank.reranker import default_model
     from prorank.train.cascade import fit_cascade
@@ -54,9 +55,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--top: expected fewer than the {args.candidates} candidates, got {args.top}")
     reranker = load_reranker(args)
     backend = reranker.backend
-    if not isinstance(backend, TorchBackend):
-        raise ValueError(f"--model: {name} is an export; fit the read-out on the checkpoint")
-    layers = backend.model.config.get_text_config().num_hidden_layers
+    if isinstance(backend, TorchBackend):
+        layers = backend.model.config.get_text_config().num_hidden_layers
+    elif isinstance(backend, NativeBackend):
+        layers = backend.layers
+    else:
+        raise ValueError(f"--model: {backend.name} cannot stop half way; fit on the checkpoint, or on native-int8")
     exits = sorted(set(args.layers or range(max(layers // 4, 1), max(3 * layers // 4, 1) + 1, 2)))
     seen = _seen(args, reranker, exits)
     with progress_bar("fitting", len(exits)) as advance:

@@ -3,7 +3,7 @@
 The folder is then a model like any other (--model DIR): the backend that runs it is recognised. The parity report is
 printed and kept as DIR/parity.json.
 
-  prorank export --to openvino-int8 --out runs/int8
+  prorank export --to native-int8 --out runs/int8
   prorank rank --model runs/int8 --query "..." --documents passages.jsonl
 """
 

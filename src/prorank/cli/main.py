@@ -27,7 +27,7 @@ COMMANDS: dict[str, str] = {
     "refine": "stage 2: teach a model to order documents finely",
     "calibrate": "fit what a probability means to judged candidates",
     "cascade": "fit a read-out at an early layer, so that documents far from the top stop there",
-    "export": "write a checkpoint for OpenVINO, ONNX Runtime or llama.cpp, with a parity report",
+    "export": "write a checkpoint for our own engine, OpenVINO, ONNX Runtime or llama.cpp, with a parity report",
     "bench": "documents a second, latency, memory and the share of the machine's peak",
     "serve": "rerank over HTTP, in the formats of Cohere, Jina, Voyage, TEI and vLLM, with a page",
 }

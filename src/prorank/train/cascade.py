@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from prorank.backends.native import NativeBackend
+from prorank.backends.native_exits import features_at
 from prorank.backends.segments import SplitDecoder, features
 from prorank.backends.torch import TorchBackend
 from prorank.cascade import LEVELS, Cascade
 from prorank.early_exit import kth_best
-from prorank.scoring import margins_of, plan_batches
+from prorank.scoring import in_passes, margins_of, passes_of, plan_batches
 from prorank.types import EncodedGroup
 
 __all__ = ["Fit", "Level", "Seen", "collect", "fit_cascade"]
@@ -75,14 +78,39 @@ class Fit(NamedTuple):
     """Layer -> of estimates and margins within queries; every layer that was collected."""
 
 
-def collect(backend: TorchBackend, group: EncodedGroup, layers: Sequence[int], batch_tokens: int) -> Seen:
+def collect(
+    backend: TorchBackend | NativeBackend, group: EncodedGroup, layers: Sequence[int], batch_tokens: int
+) -> Seen:
     """Features at the layers and margins of one query's documents, in one pass.
 
     Raises:
         ValueError: the model cannot be split.
     """
-    SplitDecoder(backend, sorted(layers))  # says what cannot be split
-    decoder = backend.model.base_model
+    layers, count = sorted(layers), len(group.own_ids)
+    if isinstance(backend, TorchBackend):
+        SplitDecoder(backend, layers)  # says what cannot be split
+        read_batch = partial(_torch_features, backend, layers=layers)
+        size = backend.model.config.get_text_config().hidden_size
+    else:
+        read_batch, size = partial(features_at, backend, layers=layers), backend.hidden
+    found = {layer: np.zeros((count, 2 * size), dtype=np.float16) for layer in layers}
+    margins = np.zeros(count, dtype=np.float32)
+    batches = list(plan_batches([group], batch_tokens))
+    answers = in_passes(read_batch, [batch.group for batch in batches], passes_of(backend))
+    for batch, (read, logits) in zip(batches, answers, strict=True):
+        values = margins_of(logits)
+        for i, (place, copies) in enumerate(zip(batch.rows, batch.copies, strict=True)):
+            for _, row in (place, *copies):
+                margins[row] = values[i]
+                for layer in layers:
+                    found[layer][row] = read[layer][i]
+    return Seen(found, margins)
+
+
+def _torch_features(
+    backend: TorchBackend, group: EncodedGroup, layers: Sequence[int]
+) -> tuple[dict[int, npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+    """One batch's features after the layers, and its label logits."""
     passing: dict[int, torch.Tensor] = {}
 
     def keep(layer: int) -> Callable[..., None]:
@@ -91,24 +119,14 @@ def collect(backend: TorchBackend, group: EncodedGroup, layers: Sequence[int], b
 
         return hook
 
-    count, size = len(group.own_ids), backend.model.config.get_text_config().hidden_size
-    found = {layer: np.zeros((count, 2 * size), dtype=np.float16) for layer in layers}
-    margins = np.zeros(count, dtype=np.float32)
-    hooks = [decoder.layers[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
+    hooks = [backend.model.base_model.layers[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
     try:
-        for batch in plan_batches([group], batch_tokens):
-            values = margins_of(backend.label_logits(batch.group))  # what a hook keeps last is the documents' pass
-            lengths = torch.tensor([len(ids) for ids in batch.group.own_ids], device=backend.device)
-            read = {layer: features(passing[layer], lengths).cpu().numpy() for layer in layers}
-            for i, (place, copies) in enumerate(zip(batch.rows, batch.copies, strict=True)):
-                for _, row in (place, *copies):
-                    margins[row] = values[i]
-                    for layer in layers:
-                        found[layer][row] = read[layer][i]
+        logits = backend.label_logits(group)  # what a hook keeps last is the documents' pass
     finally:
         for handle in hooks:
             handle.remove()
-    return Seen(found, margins)
+    lengths = torch.tensor([len(ids) for ids in group.own_ids], device=backend.device)
+    return {layer: features(passing[layer], lengths).cpu().numpy() for layer in layers}, logits
 
 
 def fit_cascade(
