@@ -22,6 +22,7 @@ from prorank.cli.main import main
 from prorank.early_exit import score_cascade
 from prorank.export.rounding import spread
 from prorank.export.targets import compare, export, parity_texts
+from prorank.types import EncodedGroup
 from tiny_models import make_tiny
 
 QUERY = "how do vaccines create immunity"
@@ -310,3 +311,12 @@ def test_a_processor_or_compiler_that_is_missing_is_named(tmp_path: Path, monkey
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ImportError, match="no C compiler"):
         compiler.compiler()
+
+
+@runs_here
+def test_ids_that_do_not_exist_and_empty_rows_are_refused(llama: Path, tmp_path: Path) -> None:
+    reference = Reranker.from_pretrained(llama, dtype="float32", max_length=160)
+    backend = native.NativeBackend(export(reference, "native-int8", tmp_path / "native"), (0, 1))
+    for own_ids, message in (([[1, 10**6]], "token ids must lie in 0 to"), ([[1], []], "a row is empty")):
+        with pytest.raises(ValueError, match=message):
+            backend.label_logits(EncodedGroup([], own_ids, 0))

@@ -146,6 +146,8 @@ class NativeBackend(GraphBackend):
         ids: npt.NDArray[np.int64] | None = None, present: npt.NDArray[Any] | None = None, stream: Array | None = None,
         states: Array | None = None,
     ) -> None:  # fmt: skip
+        if lengths.min() < 1:
+            raise ValueError("own_ids: a row is empty: there is no last token to read")
         if ids is not None and (ids.min() < 0 or ids.max() >= self._weights.vocabulary):
             raise ValueError(
                 f"token ids must lie in 0 to {self._weights.vocabulary - 1}, got {ids.min()} to {ids.max()}"

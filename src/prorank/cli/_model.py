@@ -49,7 +49,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
     group.add_argument(
         "--backend",
         default="auto",
-        help="auto (what the folder holds), torch, native, openvino, onnx, llamacpp or remote:MODEL@URL (default: auto)",
+        help="auto (by the folder), torch, native, openvino, onnx, llamacpp or remote:MODEL@URL (default: %(default)s)",
     )
     group.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
     group.add_argument(
