@@ -142,6 +142,8 @@ def summary(args: argparse.Namespace, running: list[Side], work: float, peak: di
         if ratio is not None:
             result["ratios"][f"{ours}: times {theirs}'s speed"] = ratio
             result["verdict"][f"{ours}: {least} times {theirs}'s speed"] = ratio >= least
+    if "share_of_peak" in rows.get(INT8, {}):
+        result["verdict"][f"{INT8}: at least half of the peak"] = rows[INT8]["share_of_peak"] >= 0.5
     if INT8 in rows:
         result["verdict"][f"{INT8}: at most 450 MiB"] = rows[INT8]["peak_mib"] <= 450
         if "kendall_tau" in rows[INT8]:

@@ -22,6 +22,7 @@ from prorank.cli.main import main
 from prorank.early_exit import score_cascade
 from prorank.export.rounding import spread
 from prorank.export.targets import compare, export, parity_texts
+from prorank.train.cascade import collect
 from prorank.types import EncodedGroup
 from tiny_models import make_tiny
 
@@ -320,3 +321,26 @@ def test_ids_that_do_not_exist_and_empty_rows_are_refused(llama: Path, tmp_path:
     for own_ids, message in (([[1, 10**6]], "token ids must lie in 0 to"), ([[1], []], "a row is empty")):
         with pytest.raises(ValueError, match=message):
             backend.label_logits(EncodedGroup([], own_ids, 0))
+
+
+@runs_here
+def test_read_outs_can_be_fitted_on_it(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = Reranker.from_pretrained(llama, dtype="float32", max_length=160)
+    folder = export(reference, "native-int8", tmp_path / "native")
+    reranker = Reranker.from_pretrained(folder, threads=2)
+    group = reranker.encode(QUERY, DOCUMENTS).group
+    ours = collect(reranker.backend, group, [1, 2], 60)
+    theirs = collect(reference.backend, group, [1, 2], 60)
+    assert np.array_equal(ours.margins, reranker.margins(QUERY, DOCUMENTS))
+    for layer in (1, 2):
+        assert off(ours.features[layer], theirs.features[layer].astype(np.float32)) <= TOLERANCE
+    out = tmp_path / "cascade"
+    monkeypatch.chdir(tmp_path)
+    command = ["cascade", "--model", str(folder), "--data", "stdlib", "--queries", "12", "--candidates", "12"]
+    assert main([*command, "--out", str(out), "--layers", "1", "2", "--top", "3"]) == 0
+    assert "top lost" in capsys.readouterr().out
+    fitted = Reranker.from_pretrained(out, threads=1)
+    assert fitted.cascade is not None
+    assert len(fitted.rank(QUERY, DOCUMENTS, top_k=3, cascade="fast")) == 3
