@@ -2,9 +2,10 @@
  *
  * Weights are int8 with a scale for every 64 of an output's inputs. The inputs are multiplied with a Hadamard matrix in
  * groups of 64, which the weights have been, too (QuaRot, arXiv 2404.00456), and rounded to int8 as they come, a scale
- * for the same 64 of a token. A group's sums are exact (int32), what lies between the products is float32, and attention multiplies
- * bfloat16 (with float32 sums). Tokens of different documents stand one after the other without padding, and nothing a
- * token goes through depends on its neighbours: its state is the same to the last bit in any batch.
+ * for the same 64 of a token. A group's sums are exact (int32), what lies between the products is float32, and
+ * attention multiplies bfloat16 (with float32 sums). Tokens of different documents stand one after the other without
+ * padding, and nothing a token goes through depends on its neighbours: its state is the same to the last bit in any
+ * batch.
  *
  * Needs AVX-512 with VNNI. See native.py for how weights are laid out and who calls this.
  */
@@ -101,12 +102,6 @@ INLINE __m256i to_bf16(__m512 x) {
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16));
 }
 
-INLINE bf16 bf16_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
 /* e^x by 2^n times Taylor's series of 2^f, |f| <= 1/2; relative error below 2e-7. */
 INLINE __m512 exponential(__m512 x) {
     const __m512 y = _mm512_mul_ps(_mm512_max_ps(x, _mm512_set1_ps(-87.0f)), _mm512_set1_ps(1.44269504f));
@@ -136,7 +131,7 @@ static float inverse_rms(const float *x, int width, float epsilon) {
     return 1.0f / sqrtf(_mm512_reduce_add_ps(sum) / (float)width + epsilon);
 }
 
-/* A group times the Hadamard matrix (of +1 and -1, Sylvester's order): what stood out in one place is spread over all. */
+/* A group times the Hadamard matrix (+1 and -1, Sylvester's order): what stood out in one place is spread over all. */
 INLINE void spread(__m512 x[VECTORS]) {
     static const uint16_t negative[4] = {0xff00, 0xf0f0, 0xcccc, 0xaaaa};
     for (int half = 1; half < VECTORS; half *= 2)
@@ -156,14 +151,15 @@ INLINE void spread(__m512 x[VECTORS]) {
     }
 }
 
-/* A token's inputs, spread, as bytes: 128 + the nearest of -127..127 steps; a step is a 127th of its group's largest. */
+/* A token's inputs, spread, as bytes: 128 + the nearest of -127..127 steps, a step a 127th of the group's largest. */
 static void round_row(const float *x, const float *norm, float epsilon, int width, uint8_t *bytes, float *scales) {
     const __m512 factor = _mm512_set1_ps(norm ? inverse_rms(x, width, epsilon) : 1.0f);
     for (int start = 0; start < width; start += GROUP) {
         __m512 value[VECTORS], largest = _mm512_setzero_ps();
         UNROLL for (int v = 0; v < VECTORS; v++) {
-            value[v] = _mm512_loadu_ps(x + start + v * LANES);
-            if (norm) value[v] = _mm512_mul_ps(_mm512_mul_ps(value[v], factor), _mm512_loadu_ps(norm + start + v * LANES));
+            const int at = start + v * LANES;
+            value[v] = _mm512_loadu_ps(x + at);
+            if (norm) value[v] = _mm512_mul_ps(_mm512_mul_ps(value[v], factor), _mm512_loadu_ps(norm + at));
         }
         spread(value);
         UNROLL for (int v = 0; v < VECTORS; v++) largest = _mm512_max_ps(largest, _mm512_abs_ps(value[v]));
@@ -228,7 +224,8 @@ INLINE void tile(const int rows, const Linear *layer, int panel, const uint8_t *
         out += panel * PANEL / 2;
         UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < VECTORS / 2; v++) {
             const __m512 gate = total[r][v], one = _mm512_set1_ps(1.0f);
-            const __m512 open = _mm512_div_ps(gate, _mm512_add_ps(one, exponential(_mm512_sub_ps(_mm512_setzero_ps(), gate))));
+            const __m512 shut = exponential(_mm512_sub_ps(_mm512_setzero_ps(), gate));
+            const __m512 open = _mm512_div_ps(gate, _mm512_add_ps(one, shut));
             _mm512_storeu_ps(out + r * stride + v * LANES, _mm512_mul_ps(open, total[r][v + VECTORS / 2]));
         }
         return;
@@ -299,7 +296,8 @@ static void narrow(const float *x, float factor, int count, bf16 *out) {
     }
 }
 
-/* Keys and values of positions from `at`: keys [panel of 64][size / 2][64][2], values [panel of size][position / 2][64][2]. */
+/* Keys and values of positions from `at`, as panels: keys [positions / 64][size / 2][64][2], values
+ * [size / 64][positions / 2][64][2]. */
 static void pack(const bf16 *keys, const bf16 *values, int count, int at, int size, int capacity, bf16 *key_panels,
                  bf16 *value_panels) {
     const int pairs = size / 2;
@@ -307,9 +305,10 @@ static void pack(const bf16 *keys, const bf16 *values, int count, int at, int si
         const int position = at + i;
         bf16 *key = key_panels + ((size_t)(position / PANEL) * pairs * PANEL + position % PANEL) * 2;
         for (int p = 0; p < pairs; p++) memcpy(key + (size_t)p * PANEL * 2, keys + (size_t)i * size + 2 * p, 4);
-        for (int d = 0; d < size; d++)
-            value_panels[(((size_t)(d / PANEL) * (capacity / 2) + position / 2) * PANEL + d % PANEL) * 2 + position % 2] =
-                values[(size_t)i * size + d];
+        for (int d = 0; d < size; d++) {
+            const size_t pair = (size_t)(d / PANEL) * (capacity / 2) + position / 2;
+            value_panels[(pair * PANEL + d % PANEL) * 2 + position % 2] = values[(size_t)i * size + d];
+        }
     }
 }
 
@@ -367,8 +366,10 @@ static void attend(int rows, int visible, int size, int capacity, const Space *s
         product_of(rows, space->queries, size, size / 2, space->key_panels + (size_t)panel * size * PANEL,
                    space->scores + panel * PANEL, capacity);
     float factors[ROWS];
-    for (int r = 0; r < rows; r++)
-        factors[r] = soften(space->scores + (size_t)r * capacity, visible + r, padded, space->shares + (size_t)r * capacity);
+    for (int r = 0; r < rows; r++) {
+        const size_t row = (size_t)r * capacity;
+        factors[r] = soften(space->scores + row, visible + r, padded, space->shares + row);
+    }
     for (int part = 0; part * PANEL < size; part++) {
         float found[ROWS * PANEL];
         product_of(rows, space->shares, capacity, (seen + 1) / 2, space->value_panels + (size_t)part * capacity * PANEL,
@@ -487,9 +488,10 @@ static void attention(const Model *model, const Batch *batch, int index, int tok
                 for (int t = begin; t < length; t += ROWS) {
                     const int rows = length - t < ROWS ? length - t : ROWS;
                     for (int i = 0; i < rows; i++) {
-                        float *query = space->wide + (size_t)(only_last ? r : start + t + i) * layer->qkv.outputs + q * size;
-                        rotate(query, layer->query_norm, model->epsilon, size, space->cosines + (size_t)(t + i) * size / 2,
-                               space->sines + (size_t)(t + i) * size / 2);
+                        const size_t token = only_last ? r : start + t + i, turn = (size_t)(t + i) * size / 2;
+                        float *query = space->wide + token * layer->qkv.outputs + q * size;
+                        rotate(query, layer->query_norm, model->epsilon, size, space->cosines + turn,
+                               space->sines + turn);
                         narrow(query, scale, size, space->queries + (size_t)i * size);
                     }
                     float *out = space->attended + (size_t)(only_last ? r : start + t) * stride + q * size;
@@ -538,12 +540,13 @@ size_t prorank_space(const Model *model, const Batch *batch) {
     return lay_out(model, batch, NULL, &space);
 }
 
-/* States (of some layers: all tokens') and, where wanted, keys and values. `memory`: prorank_space() bytes from a multiple of 64. */
+/* States (of some layers: all tokens') and, where wanted, keys and values.
+ * `memory`: prorank_space() bytes from a multiple of 64. */
 void prorank_run(const Model *model, const Batch *batch, void *memory) {
     Space space;
     const int tokens = tokens_of(batch);
     lay_out(model, batch, memory, &space);
-    memset(space.value_panels, 0, (char *)space.queries - (char *)space.value_panels); /* no NaN beside the last position */
+    memset(space.value_panels, 0, (char *)space.queries - (char *)space.value_panels); /* nothing but zeros and values */
     prepare_positions(model, batch, &space);
     const size_t between = (size_t)tokens * model->hidden * 4;
     if (batch->from) memcpy(space.stream, batch->stream, between);
@@ -556,7 +559,8 @@ void prorank_run(const Model *model, const Batch *batch, void *memory) {
     for (int r = 0; r < batch->rows; r++) {
         const float *x = space.stream + (size_t)r * model->hidden;
         const float factor = inverse_rms(x, model->hidden, model->epsilon);
-        for (int i = 0; i < model->hidden; i++) batch->states[(size_t)r * model->hidden + i] = x[i] * factor * model->norm[i];
+        float *state = batch->states + (size_t)r * model->hidden;
+        for (int i = 0; i < model->hidden; i++) state[i] = x[i] * factor * model->norm[i];
     }
 }
 
