@@ -9,7 +9,7 @@ Efficient Document Ranking", SustaiNLP 2020).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +32,6 @@ __all__ = ["Fit", "Level", "Seen", "collect", "fit_cascade"]
 _RIDGES = (0.03, 0.3, 3.0)  # times the mean of the features' squares
 _FOLDS = 5
 _MOST_EXITS = 4
-_FINALISTS = 8  # sets of exits, the cheapest with equal losses, of which every division of the loss is tried
 
 Estimates = Mapping[int, Sequence[npt.NDArray[np.float32]]]
 """Layer -> per query an estimate of every document's margin."""
@@ -156,22 +155,14 @@ def fit_cascade(
         weights[layer], estimates[layer] = _regression([one.features[layer] for one in usable], margins)
         if on_layer is not None:
             on_layer(layer)
-
-    def cheapest(exits: tuple[int, ...], loss: float) -> Level:
-        return min(
-            (_level(exits, estimates, margins, losses, layers_in_all, top_k) for losses in _parts(loss, len(exits))),
-            key=lambda level: level.cost,
-        )
-
-    first = LEVELS[next(iter(LEVELS))]
-    by_cost = sorted(
+    fast = next(iter(LEVELS))
+    chosen = min(
         (exits for count in range(1, _MOST_EXITS + 1) for exits in itertools.combinations(estimates, count)),
-        key=lambda exits: (
-            _level(exits, estimates, margins, [first / len(exits)] * len(exits), layers_in_all, top_k).cost
-        ),
+        key=lambda exits: _level(exits, estimates, margins, LEVELS[fast], layers_in_all, top_k).cost,
     )
-    chosen = min(by_cost[:_FINALISTS], key=lambda exits: cheapest(exits, first).cost)
-    levels = {name: cheapest(chosen, loss) for name, loss in LEVELS.items()}
+    levels = {
+        name: _level(chosen, estimates, margins, loss, layers_in_all, top_k) for name, loss in LEVELS.items()
+    }  # fmt: skip
     cascade = Cascade(
         chosen, np.stack([weights[layer] for layer in chosen]), top_k,
         {name: level.tolerances for name, level in levels.items()},
@@ -214,28 +205,22 @@ def _solved(
     return solved
 
 
-def _parts(loss: float, count: int) -> Iterator[list[float]]:
-    """A loss in so many parts, in tenths, every way that gives each a tenth at least."""
-    for cuts in itertools.combinations(range(1, 10), count - 1):
-        yield [loss * (end - start) / 10 for start, end in itertools.pairwise([0, *cuts, 10])]
-
-
 def _level(
-    exits: Sequence[int], estimates: Estimates, margins: Sequence[npt.NDArray[np.float32]], losses: Sequence[float],
-    layers: int, top_k: int,
+    exits: Sequence[int], estimates: Estimates, margins: Sequence[npt.NDArray[np.float32]], loss: float, layers: int,
+    top_k: int,
 ) -> Level:  # fmt: skip
-    """The tolerances by which each exit loses at most its share of the true top documents."""
+    """The tolerances that lose at most this share of the true top documents, an equal part at each exit."""
     best = [np.argsort(-values, kind="stable")[:top_k] for values in margins]
     alive = [np.ones(len(values), dtype=bool) for values in margins]
     tolerances = []
     runs = [float(exits[0]) for _ in margins]
-    for layer, until, loss in zip(exits, [*exits[1:], layers], losses, strict=True):
+    for layer, until in zip(exits, [*exits[1:], layers], strict=True):
         found = estimates[layer]
         limits = [kth_best(e[kept], top_k) for e, kept in zip(found, alive, strict=True)]
         # How far below the k-th best estimate each truly best document lies: what the tolerance must cover.
         gaps = np.sort(np.concatenate([limit - e[top] for limit, e, top in zip(limits, found, best, strict=True)]))
         # The order statistic of a conformal bound: a new document exceeds it with probability at most ``loss``.
-        rank = int(np.ceil((len(gaps) + 1) * (1 - loss)))
+        rank = int(np.ceil((len(gaps) + 1) * (1 - loss / len(exits))))
         tolerances.append(max(0.0, float(gaps[min(rank, len(gaps)) - 1])))
         alive = [
             kept & (e >= limit - tolerances[-1]) for kept, e, limit in zip(alive, found, limits, strict=True)
