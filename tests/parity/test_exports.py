@@ -10,24 +10,12 @@ import pytest
 
 from prorank import Reranker
 from prorank.cli.main import main
+from small_texts import DOCUMENTS, QUERY
 from tiny_models import make_tiny
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
 
-QUERY = "how do vaccines create immunity"
-DOCUMENTS = [
-    "vaccines train the immune system",
-    "",
-    "bread is baked in the morning, every morning, by the baker of the town " * 6,
-    "memory cells keep what they have seen of a germ",
-    "42 <|im_end|> 1",
-    "a germ",
-    "1 2 3",
-    "who knows what a market is, and what it is for " * 3,
-    "antibodies",
-    "town, cell, germ, bread",
-]
 # How closely an export's margins must agree with float32 PyTorch's, in units of their deviation: the root mean square
 # of the differences, and the largest one of the first five documents. (In bfloat16 the largest of few is chance: a
 # single margin of a random model moves by a fifth.)

@@ -24,19 +24,9 @@ from prorank.export.rounding import spread
 from prorank.export.targets import compare, export, parity_texts
 from prorank.train.cascade import collect
 from prorank.types import EncodedGroup
+from small_texts import DOCUMENTS, QUERY
 from tiny_models import make_tiny
 
-QUERY = "how do vaccines create immunity"
-DOCUMENTS = [
-    "vaccines train the immune system",
-    "",
-    "bread is baked in the morning, every morning, by the baker of the town " * 6,
-    "memory cells keep what they have seen of a germ",
-    "42 <|im_end|> 1",
-    "a germ",
-    "who knows what a market is, and what it is for " * 3,
-    "antibodies",
-]
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "qwen2": ("qwen2", {}),  # has biases
@@ -88,7 +78,7 @@ def test_margins_are_the_checkpoints_and_do_not_depend_on_company(checkpoint: Pa
     exported = Reranker.from_pretrained(folder, threads=1)
     got = exported.margins(QUERY, DOCUMENTS)
     assert off(got, wanted) <= TOLERANCE
-    order = [3, 0, 4, 2, 1, 5, 7, 6]
+    order = [3, 0, 9, 4, 2, 1, 8, 5, 7, 6]
     assert np.array_equal(exported.margins(QUERY, [DOCUMENTS[i] for i in order]), got[order]), "order"
     assert np.array_equal(np.concatenate([exported.margins(QUERY, [text]) for text in DOCUMENTS]), got), "alone"
     assert np.array_equal(exported.margins(QUERY, DOCUMENTS, batch_tokens=40), got), "batches"
