@@ -226,7 +226,7 @@ def score_groups(
 
 def fair_batch(batch_tokens: int, tokens: int, passes: int) -> int:
     """Tokens of a batch when there are ``tokens`` in all: little work is cut smaller, so that all passes have some."""
-    return max(1, min(batch_tokens, -(-tokens // passes)))
+    return batch_tokens if passes < 2 else max(1, min(batch_tokens, -(-tokens // passes)))
 
 
 def in_passes(compute: Callable[[Task], Answer], tasks: Sequence[Task], passes: int) -> Iterator[Answer]:

@@ -63,6 +63,13 @@ def test_batches_side_by_side_give_the_same_margins_and_little_work_is_shared() 
     assert scored == [2, 2, 2, 2, 4, 4]
 
 
+def test_a_backend_of_one_batch_at_a_time_gets_little_work_as_one_batch() -> None:
+    """20 and 19 tokens: 40 with padding, though only 39 are real."""
+    backend = FakeBackend()
+    score_groups(backend, [EncodedGroup([1], [[5] * 20, [6] * 19], 1)])
+    assert [len(batch.own_ids) for batch in backend.batches] == [2]
+
+
 def test_an_error_of_one_of_them_comes_out() -> None:
     class Broken(Side):
         def label_logits(self, group: EncodedGroup) -> np.ndarray:
