@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from native_parts import COMMON, runs_here
 from prorank import Reranker
 from prorank.backends import compiler, native
 from prorank.backends.mapped import map_tensors
@@ -34,14 +35,8 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "narrow": ("llama", {"num_key_value_heads": 1}),  # 96 rows of queries, keys and values: padded to 128
     "mistral": ("mistral", {"sliding_window": None}),
 }
-COMMON = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16, "initializer_range": 0.1}
-"""With larger random weights bfloat16 alone moves margins by a third of their deviation."""
 TOLERANCE = 0.15
 """Root mean square of the differences from float32, in deviations of its margins. (OpenVINO's int8 is allowed .2.)"""
-
-runs_here = pytest.mark.skipif(
-    not set(native._NEEDED) <= compiler.processor_features(), reason="this processor has no AVX-512 with VNNI"
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -250,58 +245,6 @@ def test_command_exports_and_ranks(llama: Path, tmp_path: Path, capsys: pytest.C
     (out / native.WEIGHTS).write_bytes(b"short")
     assert main(rank) == 2
     assert "damaged" in capsys.readouterr().err
-
-
-@runs_here
-def test_damaged_weights_and_unknown_layouts_are_refused(tmp_path: Path) -> None:
-    from safetensors.numpy import save_file
-
-    with pytest.raises(ValueError, match=r"native.safetensors is missing"):
-        native.NativeBackend(tmp_path, (0, 1))
-    (tmp_path / native.WEIGHTS).write_bytes(b"\xff" * 32)
-    with pytest.raises(ValueError, match="not a readable safetensors file"):
-        native.NativeBackend(tmp_path, (0, 1))
-    save_file({"norm": np.zeros(4, np.float32)}, tmp_path / native.WEIGHTS, metadata={"format": "0"})
-    with pytest.raises(ValueError, match="layout '0'"):
-        native.NativeBackend(tmp_path, (0, 1))
-
-
-@pytest.mark.parametrize(
-    ("architecture", "sizes", "message"),
-    [
-        ("llama", {}, "hidden_size that 64 divides, not 32"),
-        ("llama", {**COMMON, "intermediate_size": 96}, "intermediate_size"),
-        ("llama", {**COMMON, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "dynamic"),
-        ("gemma3", COMMON, "not gemma3"),
-        ("mistral", {**COMMON, "sliding_window": 64}, "sliding windows"),
-    ],
-)
-def test_models_that_do_not_fit_are_refused(
-    architecture: str, sizes: dict[str, Any], message: str, tokenizer: Any, tmp_path: Path
-) -> None:
-    folder = make_tiny(tmp_path / "model", architecture, tokenizer, **sizes)
-    reranker = Reranker.from_pretrained(folder, dtype="float32", max_length=160)
-    with pytest.raises(ValueError, match=message):
-        export(reranker, "native-int8", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_processor_or_compiler_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / native.WEIGHTS).write_bytes(b"")
-    monkeypatch.setattr(native, "processor_features", lambda: frozenset({"avx512f", "avx512bw"}))
-    with pytest.raises(ImportError, match="no avx512vl; export to openvino-int8"):
-        native.NativeBackend(tmp_path, (0, 1))
-    monkeypatch.setenv("CC", "no-such-compiler -x")
-    with pytest.raises(ImportError, match="no-such-compiler"):
-        compiler.compiled(tmp_path / native.WEIGHTS, ["-O3"])
-    monkeypatch.setenv("CC", "false")
-    with pytest.raises(ImportError, match="exit code 1"):
-        compiler.compiled(tmp_path / native.WEIGHTS, ["-O3"])
-    monkeypatch.delenv("CC")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ImportError, match="no C compiler"):
-        compiler.compiler()
 
 
 @runs_here

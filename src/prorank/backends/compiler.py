@@ -22,13 +22,17 @@ _TIMEOUT = 300  # seconds
 
 
 def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
-    """A C file as a library, from the cache where this compiler and these flags have made it before.
+    """A C file, with the headers beside it whose names begin with its own, as a library.
+
+    It comes from the cache where this compiler and these flags have made it before.
 
     Raises:
         ImportError: there is no compiler, or it fails; says what to do.
     """
     command = [*compiler(), *flags]
-    named = hashlib.sha256(b"\0".join([source.read_bytes(), *(part.encode() for part in command)])).hexdigest()
+    files = [source, *sorted(source.parent.glob(f"{source.stem}_*.h"))]
+    parts = [*(file.read_bytes() for file in files), *(part.encode() for part in command)]
+    named = hashlib.sha256(b"\0".join(parts)).hexdigest()
     path = cache_dir("native", f"{source.stem}-{named[:16]}.so")
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,8 @@ class NativeBackend(GraphBackend):
             lengths: tokens of each row, ``(n,)``.
             past: of :meth:`GraphBackend.prefix`.
             ids: ``(n, width)``, for layers from the first.
-            stream: states before the first of these layers, for others: ``(tokens, hidden)``, row after row.
+            stream: states before the first of these layers, for others: ``(tokens, hidden)``, row after row; those
+                after the last of them take their place.
 
         Returns:
             the states after them, ``(tokens, hidden)``; after the last layer those of each row's last token, normed,
@@ -137,9 +138,10 @@ class NativeBackend(GraphBackend):
             last = np.empty((len(lengths), model.hidden), dtype=np.float32)
             self._run(lengths, past, layers, ids=ids, stream=stream, states=last)
             return last
-        after = np.empty((int(lengths.sum()), model.hidden), dtype=np.float32) if stream is None else stream.copy()
-        self._run(lengths, past, layers, ids=ids, stream=after)
-        return after
+        if stream is None:
+            stream = np.empty((int(lengths.sum()), model.hidden), dtype=np.float32)
+        self._run(lengths, past, layers, ids=ids, stream=stream)
+        return stream
 
     def _run(
         self, lengths: npt.NDArray[np.int64], past: npt.NDArray[Any], layers: tuple[int, int], *,

@@ -13,7 +13,7 @@ from prorank.backends.graph import HEAD
 from prorank.backends.last_layer import can_skip_unread, reading, skip_unread
 from prorank.backends.torch import label_rows
 
-__all__ = ["ScoringGraph", "write_head"]
+__all__ = ["ScoringGraph", "head_size", "write_head"]
 
 _GROUPED = "prorank_grouped"
 
@@ -49,7 +49,7 @@ class ScoringGraph(torch.nn.Module):
             skip_unread(self.decoder)
         self.layers, self.heads = config.num_hidden_layers, config.num_key_value_heads
         self.group = config.num_attention_heads // config.num_key_value_heads
-        self.size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.size = head_size(config)
 
     def example(self) -> dict[str, torch.Tensor]:
         """Inputs to trace with; no dimension that may change has length 1."""
@@ -93,6 +93,11 @@ class ScoringGraph(torch.nn.Module):
         states = output.last_hidden_state[read]
         present = torch.stack([one.own[i] for i in (0, 1) for one in layers])
         return states, present
+
+
+def head_size(config: Any) -> int:
+    """Width of an attention head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def write_head(model: Any, label_ids: tuple[int, int], folder: Path) -> Path:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from prorank.backends.native import FORMAT, GROUP, PARTS, WEIGHTS
-from prorank.export.rounding import spread
+from prorank.export.graph import head_size
+from prorank.export.rounding import HIGH, LOW, spread, steps_of
 
 __all__ = ["check_native", "write_native"]
 
-_LOW, _HIGH = -128, 127
 _HALF = 32  # rows of the gate, and of what it opens, that stand together
 
 
@@ -57,7 +57,7 @@ def write_native(model: Any, folder: Path) -> Path:
         "hidden": config.hidden_size,
         "heads": config.num_attention_heads,
         "key_heads": config.num_key_value_heads,
-        "size": _head_size(config),
+        "size": head_size(config),
         "inner": config.intermediate_size,
         "epsilon": config.rms_norm_eps,
         "rotary_scale": float(decoder.rotary_emb.attention_scaling),
@@ -87,15 +87,11 @@ def check_native(model: Any) -> None:
     for name, size, by in (
         ("hidden_size", config.hidden_size, GROUP),
         ("intermediate_size", config.intermediate_size, GROUP),
-        ("head_dim", _head_size(config), 16),
-        ("width of all heads", _head_size(config) * config.num_attention_heads, GROUP),
+        ("head_dim", head_size(config), 16),
+        ("width of all heads", head_size(config) * config.num_attention_heads, GROUP),
     ):
         if size % by:
             raise ValueError(f"export: native needs a {name} that {by} divides, not {size}")
-
-
-def _head_size(config: Any) -> int:
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def _rows(join: Any, *layers: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -119,6 +115,5 @@ def _on_grid(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Int8 weights, and a step for every group of a row: its largest weight is -128 steps, as in
     :mod:`prorank.export.rounding`."""
     groups = weight.unflatten(1, (-1, GROUP))
-    step = groups.gather(2, groups.abs().argmax(2, keepdim=True)) / _LOW
-    step = torch.where(step == 0, torch.ones_like(step), step)
-    return (groups / step).round().clamp(_LOW, _HIGH).to(torch.int8).flatten(1), step[:, :, 0]
+    step = steps_of(groups.flatten(0, 1).T)[0].unflatten(0, groups.shape[:2])
+    return (groups / step[:, :, None]).round().clamp(LOW, HIGH).to(torch.int8).flatten(1), step

@@ -15,11 +15,11 @@ import torch
 
 from prorank.backends.torch import padded
 
-__all__ = ["inverse_factor", "rounded", "rounded_matrix", "spread"]
+__all__ = ["inverse_factor", "rounded", "rounded_matrix", "spread", "steps_of"]
 
 _DAMPING = 0.01  # of the mean diagonal of the inputs' products, added to it
 _BLOCK = 128  # columns between two updates of all that are left
-_LOW, _HIGH = -128, 127
+LOW, HIGH = -128, 127
 
 
 @contextlib.contextmanager
@@ -81,12 +81,12 @@ def rounded_matrix(weight: torch.Tensor, factor: torch.Tensor, group: int | None
     for start in range(0, len(left), size):
         stop = min(start + size, len(left))
         if group is not None or start == 0:
-            step, largest = _scale(left[start:stop] if group else left)
+            step, largest = steps_of(left[start:stop] if group else left)
             scaled_from = start
         errors = torch.zeros_like(left[start:stop])
         for i in range(start, stop):
-            grid = (left[i] / step).round().clamp(_LOW, _HIGH)
-            found[i] = grid.masked_fill(largest[i - scaled_from], _LOW) * step
+            grid = (left[i] / step).round().clamp(LOW, HIGH)
+            found[i] = grid.masked_fill(largest[i - scaled_from], LOW) * step
             error = errors[i - start] = (left[i] - found[i]) / factor[i, i]
             left[i + 1 : stop] -= factor[i, i + 1 : stop, None] * error
         left[stop:] -= factor[start:stop, stop:].T @ errors
@@ -109,10 +109,10 @@ def spread(x: torch.Tensor, group: int) -> torch.Tensor:
     return found
 
 
-def _scale(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def steps_of(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Steps ``(out,)`` of weights ``(in, out)`` that share them, and where the weights are that set them."""
     places = columns.abs().argmax(0, keepdim=True)
-    step = columns.gather(0, places)[0] / _LOW
+    step = columns.gather(0, places)[0] / LOW
     step[step == 0] = 1.0
     return step, torch.zeros_like(columns, dtype=torch.bool).scatter_(0, places, True) & (columns != 0)
 
