@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from prorank.data.collection import Collection
+    from prorank.data.collection import Collection, OwnDocuments
     from prorank.train.lists import ListSource
     from prorank.train.refine_settings import RefineConfig
     from prorank.types import Run
@@ -35,6 +35,8 @@ class DatasetSpec:
     """Of this collection in the mixture."""
     cap: int | None = None
     """At most so many lists of one query in an epoch."""
+    own_documents: OwnDocuments | None = None
+    """A document with the query's own id: keep or drop; default: drop in BEIR folders, else keep."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,21 @@ def read_specs(flags: Sequence[str] | None, file: Mapping[str, Any], common: Map
     return specs
 
 
-def load_dataset(spec: DatasetSpec, depth: int, evaluation: Sequence[Collection] = ()) -> Prepared:
+def load_dataset(
+    spec: DatasetSpec, depth: int, evaluation: Sequence[Collection] = (), *, need_candidates: bool = True
+) -> Prepared:
     """Load, drop what evaluation sets share (and say so), compute candidates and teacher scores.
 
     Args:
         depth: candidates a query.
+        need_candidates: whether it is an error that no query has any.
     """
-    from prorank.data.collection import load_collection, training_split
+    from prorank.cli._candidates import lists_of, open_collection
+    from prorank.data.collection import training_split
     from prorank.data.first_stage import first_stage
     from prorank.data.overlap import find_overlap, without
 
-    collection = load_collection(spec.path, training_split(spec.path, spec.split))
+    collection = open_collection(spec.path, training_split(spec.path, spec.split), spec.own_documents)
     overlap = find_overlap(collection, evaluation)
     if any(overlap):
         print(
@@ -105,25 +111,40 @@ def load_dataset(spec: DatasetSpec, depth: int, evaluation: Sequence[Collection]
         )
         collection = without(collection, overlap)
     stage = spec.first_stage or ("given" if collection.candidates is not None else "bm25")
-    candidates = first_stage(stage, collection, depth)
+    candidates = lists_of(collection, stage, depth, required=need_candidates)
     teacher = None
     if spec.teacher is not None:
         teacher = candidates if spec.teacher == stage else first_stage(spec.teacher, collection, 2 * depth)
     return Prepared(spec, collection, candidates, teacher)
 
 
-def load_excluded(specs: Sequence[str]) -> list[Collection]:
-    """Evaluation sets named as ``PATH`` (all its splits but train) or ``PATH:SPLIT``."""
+def load_excluded(
+    specs: Sequence[str], flag: str = "--exclude", own_documents: OwnDocuments | None = None
+) -> list[Collection]:
+    """Evaluation sets named as ``PATH`` (all its splits but train) or ``PATH:SPLIT``.
+
+    Raises:
+        ValueError: one cannot be loaded; the message names the flag.
+    """
     from prorank.data.collection import load_collection, splits_of
 
     found = []
-    for path, split in map(_path_and_split, specs):
-        splits = [split] if split else [s for s in splits_of(path) if s != "train"]
-        found += [load_collection(path, one) for one in splits]
+    for spec in specs:
+        path, split = _path_and_split(spec)
+        try:
+            splits = [split] if split else [s for s in splits_of(path) if s != "train"]
+            found += [load_collection(path, one, own_documents=own_documents) for one in splits]
+        except ValueError as error:
+            raise ValueError(f"{flag} {spec}: {error}") from None
     return found
 
 
-def load_tests(specs: Sequence[str], datasets: Sequence[DatasetSpec], instruction: str | None) -> list[EvaluationSet]:
+def load_tests(
+    specs: Sequence[str],
+    datasets: Sequence[DatasetSpec],
+    instruction: str | None,
+    own_documents: OwnDocuments | None = None,
+) -> list[EvaluationSet]:
     """Evaluation sets, named as for `load_excluded`, with the instructions that they were trained with.
 
     Args:
@@ -134,7 +155,7 @@ def load_tests(specs: Sequence[str], datasets: Sequence[DatasetSpec], instructio
     return [
         EvaluationSet(collection, trained.get(_resolved(_path_and_split(spec)[0]), instruction))
         for spec in specs
-        for collection in load_excluded([spec])
+        for collection in load_excluded([spec], "--test", own_documents)
     ]
 
 

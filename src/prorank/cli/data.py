@@ -88,10 +88,10 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _mine(args: argparse.Namespace) -> int:
+    from prorank.cli._candidates import open_collection
     from prorank.cli.mine import mine
-    from prorank.data import load_collection
 
-    return mine(args, load_collection(args.data, args.split))
+    return mine(args, open_collection(args.data, args.split, args.own_documents))
 
 
 def _fuse(args: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prorank.cli._candidates import add_own_documents, lists_of, open_collection
 from prorank.cli._model import add_model_arguments, load_reranker, positive
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "lists of the collection's own (default: %(default)s)",
     )
     parser.add_argument("--run", metavar="FILE", help="a TREC run file as the first stage")
+    add_own_documents(parser)
     parser.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates (default: %(default)s)")
 
 
@@ -128,9 +130,7 @@ def load_candidates(args: argparse.Namespace) -> tuple[Any, Any, str]:
     """(collection, candidates, the first stage's name) that the data flags describe."""
     from dataclasses import replace
 
-    from prorank.data import first_stage, load_collection
-
-    collection = load_collection(args.data, args.split)
+    collection = open_collection(args.data, args.split, args.own_documents)
     limit = getattr(args, "max_queries", None)
     if limit is not None:
         kept = list(collection.queries)[:limit]
@@ -141,7 +141,13 @@ def load_candidates(args: argparse.Namespace) -> tuple[Any, Any, str]:
         )
     if args.run is not None and not Path(args.run).is_file():
         raise ValueError(f"--run: there is no file {args.run}")
-    candidates = first_stage(args.run or args.first_stage, collection, args.top_k)
+    candidates = lists_of(
+        collection,
+        args.run or args.first_stage,
+        args.top_k,
+        flag="--run" if args.run else "--first-stage",
+        remedy="--first-stage dense, or a run file with --run",
+    )
     spec = Path(args.run or args.first_stage)
     name = spec.name.removesuffix(".gz").removesuffix(".trec") if spec.is_file() else str(args.first_stage)
     return collection, candidates, name.removeprefix("given:")

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prorank.cli._candidates import add_own_documents
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
 from prorank.train.refine_settings import TEACHER_LOSSES, RefineConfig
@@ -30,7 +31,7 @@ __all__ = ["add_arguments", "held_out_evaluation", "run", "train"]
 
 _RUN_KEYS = (
     "model", "data", "split", "out", "first_stage", "teacher", "instruction", "exclude", "template", "max_length",
-    "device", "threads", "records", "eval_top_k",
+    "device", "threads", "records", "eval_top_k", "own_documents",
 )  # fmt: skip
 
 
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-stage", metavar="SPEC",
         help="where rivals come from: bm25, dense, fused, given, a run file (default: the data's own lists, or bm25)",
     )  # fmt: skip
+    add_own_documents(parser)
     parser.add_argument(
         "--teacher", metavar="SPEC", help="whose scores kl and margin_mse learn from: as --first-stage, or teach's file"
     )
@@ -85,10 +87,12 @@ def run(args: argparse.Namespace) -> int:
 
     from prorank.cli._datasets import load_dataset, load_excluded, read_specs
 
-    common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
+    common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction", "own_documents")}
     specs = read_specs(args.data, file, common)
     evaluation = load_excluded(options["exclude"] or [])
-    train([load_dataset(spec, config.depth, evaluation) for spec in specs], options, config)
+    need = config.hard_negatives > 0
+    prepared = [load_dataset(spec, config.depth, evaluation, need_candidates=need) for spec in specs]
+    train(prepared, options, config)
     return 0
 
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from prorank.types import Document, Qrels, Query, Run
 
-__all__ = ["Collection", "CollectionStats", "load_collection", "pick_split", "splits_of", "training_split"]
+__all__ = [
+    "Collection",
+    "CollectionStats",
+    "OwnDocuments",
+    "load_collection",
+    "pick_split",
+    "splits_of",
+    "training_split",
+]
+
+OwnDocuments = Literal["keep", "drop"]
+"""What becomes of the document that has the query's own id."""
 
 
 class CollectionStats(NamedTuple):
@@ -46,6 +57,20 @@ class Collection:
     """The lists that came with the data (triples, lists, scored documents), best first; None where there are none."""
     runs: Mapping[str, Path] = field(default_factory=dict)
     """Name -> TREC run file of the first stages that lie in the collection's own folder."""
+    keeps_own: bool = True
+    """Whether a document may be a candidate of the query with its very id. False is BEIR's rule
+    (``ignore_identical_ids``): the queries of ArguAna and Quora are documents of their collections."""
+
+    @cached_property
+    def own_documents(self) -> frozenset[str]:
+        """Ids that a query and a document share, where such documents are left out; else none."""
+        return frozenset() if self.keeps_own else frozenset(self.queries.keys() & self.documents.keys())
+
+    def without_own(self, run: Run, top_k: int | None = None) -> Run:
+        """The lists without the documents that :attr:`own_documents` leaves out, cut to ``top_k``."""
+        own = self.own_documents
+        kept = {q: {d: s for d, s in listed.items() if d != q} if q in own else listed for q, listed in run.items()}
+        return kept if top_k is None else {q: dict(list(listed.items())[:top_k]) for q, listed in kept.items()}
 
     @cached_property
     def documents_hash(self) -> str:
@@ -83,26 +108,40 @@ class Collection:
         )
 
 
-def load_collection(path_or_name: str | Path, split: str | None = None) -> Collection:
+def load_collection(
+    path_or_name: str | Path, split: str | None = None, *, own_documents: OwnDocuments | None = None
+) -> Collection:
     """Load a collection, whatever its form.
 
     Args:
         path_or_name: a BEIR folder (``corpus.jsonl``), a TREC folder (``collection.tsv``), a JSON-lines file of
             triples or lists, ``irds:ID`` for an `ir_datasets` id, or ``stdlib`` for the built-in one.
         split: which judgments; may be left out where there is only one.
+        own_documents: whether the document with a query's own id may be its candidate (``keep``), or is left out of
+            candidates, negatives and measures (``drop``). None: left out of BEIR's collections (BEIR folders and
+            ``irds:beir/...``), as BEIR's own evaluation does, and kept elsewhere.
 
     Raises:
         ValueError: nothing there is known, a line is malformed (``file:line: reason``), or the split does not exist.
         ImportError: ``irds:`` without `ir_datasets`; says what to install.
     """
+    if own_documents not in (None, "keep", "drop"):
+        raise ValueError(f"own-documents: expected keep or drop, got {own_documents!r}")
+    from prorank.data import beir
+
+    path = Path(path_or_name)
+    collection = _load(str(path_or_name), path, split)
+    as_beir = str(path_or_name).startswith("irds:beir/") or (path.is_dir() and beir.is_beir(path))
+    return replace(collection, keeps_own=(own_documents or ("drop" if as_beir else "keep")) == "keep")
+
+
+def _load(name: str, path: Path, split: str | None) -> Collection:
     from prorank.data import beir, irds, jsonl, stdlib, trec
 
-    name = str(path_or_name)
     if name == "stdlib":
         return stdlib.load_stdlib(split)
     if name.startswith("irds:"):
         return irds.load_irds(name.removeprefix("irds:"), split)
-    path = Path(path_or_name)
     if path.is_dir():
         if beir.is_beir(path):
             return beir.load_beir(path, split)

@@ -25,6 +25,8 @@ __all__ = ["cached", "first_stage", "fuse"]
 def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> Run:
     """Candidates for every query of the collection, best first.
 
+    A document with the query's own id is left out where the collection says so (``Collection.keeps_own``).
+
     Args:
         spec: ``bm25``; ``bm25-padded`` (lists filled up with documents of score 0); ``dense`` (the offline MiniLM) or
             ``dense:FOLDER_OR_ID`` (any sentence-transformers bi-encoder); ``fused`` (reciprocal ranks of BM25 and
@@ -38,6 +40,12 @@ def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> R
     """
     if top_k < 1:
         raise ValueError(f"top-k must be at least 1, got {top_k}")
+    if collection.own_documents:
+        return collection.without_own(_lists(spec, collection, top_k + 1), top_k)
+    return _lists(spec, collection, top_k)
+
+
+def _lists(spec: str | Path, collection: Collection, top_k: int) -> Run:
     name, _, rest = str(spec).partition(":")
     if name in ("bm25", "bm25-padded") and not rest:
         from prorank.data import bm25

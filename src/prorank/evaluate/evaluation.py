@@ -99,7 +99,8 @@ def evaluate(
     """Evaluate every peer on the first stage's candidates and write the folder.
 
     Args:
-        candidates: at most ``top_k`` documents a query, best first.
+        candidates: at most ``top_k`` documents a query, best first; a query's own document counts in no system's list
+            where the collection leaves it out.
         out: made where it is not there; a finished or interrupted evaluation of the same is continued.
         first_stage: its name in the table.
 
@@ -112,12 +113,12 @@ def evaluate(
     if not collection.qrels:
         raise ValueError(f"data: {collection.name} has no judgments to measure against")
     out.mkdir(parents=True, exist_ok=True)
-    candidates = {q: dict(list(documents.items())[:top_k]) for q, documents in candidates.items()}
+    candidates = collection.without_own(candidates, top_k)
     outcomes = [outcome_of_run(first_stage, candidates, out, {"kind": "first stage"})]
     for peer in peers:
         if peer.run is not None:
             name, run = peer.run
-            outcomes.append(outcome_of_run(_free(name, outcomes), run, out, {"kind": "run"}))
+            outcomes.append(outcome_of_run(_free(name, outcomes), collection.without_own(run), out, {"kind": "run"}))
             continue
         assert peer.load is not None
         system = peer.load()
@@ -204,6 +205,8 @@ def _payload(
             "documents_sha256": collection.documents_hash,
             "queries_sha256": collection.queries_hash,
             "qrels_sha256": collection.qrels_hash,
+            "own_documents": "keep" if collection.keeps_own else "drop",
+            "own_documents_left_out": len(collection.own_documents),
         },
         "systems": [_system(row) for row in rows],
     }
