@@ -8,13 +8,24 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prorank.cli._checks import collection_there, first_stage_known
+
 if TYPE_CHECKING:
     from prorank.data.collection import Collection, OwnDocuments
     from prorank.train.lists import ListSource
     from prorank.train.refine_settings import RefineConfig
     from prorank.types import Run
 
-__all__ = ["DatasetSpec", "EvaluationSet", "Prepared", "list_source", "load_dataset", "load_tests", "read_specs"]
+__all__ = [
+    "DatasetSpec",
+    "EvaluationSet",
+    "Prepared",
+    "datasets_there",
+    "list_source",
+    "load_dataset",
+    "load_tests",
+    "read_specs",
+]
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,21 @@ def read_specs(flags: Sequence[str] | None, file: Mapping[str, Any], common: Map
             )
         specs.append(DatasetSpec(**{**{k: v for k, v in common.items() if v is not None}, **table}))
     return specs
+
+
+def datasets_there(specs: Sequence[DatasetSpec]) -> None:
+    """Every file, split and first stage that the specs name, before the first one's candidates are computed.
+
+    Raises:
+        ValueError: one is not there; the message names the flag.
+        ImportError: its library is not installed.
+    """
+    for spec in specs:
+        collection_there("--data", spec.path, spec.split)
+        if spec.first_stage is not None:
+            first_stage_known("--first-stage", spec.first_stage)
+        if spec.teacher is not None:
+            first_stage_known("--teacher", spec.teacher)
 
 
 def load_dataset(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from prorank.cli._candidates import add_own_documents, lists_of, open_collection
+from prorank.cli._checks import collection_there, first_stage_known
 from prorank.cli._model import positive
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def chosen_queries(
     """
     from prorank.data.collection import pick_split, splits_of
 
+    first_stage_known("--first-stage", args.first_stage)
+    for path in args.data:  # all of them, before the first one's candidates are computed
+        collection_there("--data", path, args.split)
     found = []
     for path in args.data:
         splits = splits_of(path)

@@ -14,6 +14,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from prorank.cli._checks import folder_writable, installed, models_known
 from prorank.cli._model import add_model_arguments, load_reranker, positive, share
 from prorank.cli._queries import Candidates, add_query_arguments, chosen_queries, hash_of
 from prorank.progress import progress_bar
@@ -58,6 +59,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--model: {name} is no prorank checkpoint folder")
     if name in built_in_rerankers() and not args.dry_run:
         raise ValueError(f"--model: {name} comes with the package and stays as it is; give --dry-run, or a folder")
+    installed("scipy", extra="evaluate")
+    if not args.dry_run:
+        folder_writable("--model", folder)
+    models_known(args, [name])
     jobs = _jobs(args)
     reranker = load_reranker(args)
     margins, relevant, fitted_on = _scored(args, jobs, reranker)

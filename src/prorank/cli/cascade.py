@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prorank.cli._checks import folder_writable, models_known
 from prorank.cli._model import add_model_arguments, load_reranker, positive
 from prorank.cli._queries import Candidates, add_query_arguments, chosen_queries
 from prorank.progress import progress_bar
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     folder = _folder(name, Path(args.out))
     if args.top >= args.candidates:
         raise ValueError(f"--top: expected fewer than the {args.candidates} candidates, got {args.top}")
+    models_known(args, [name])
+    folder_writable("--out", args.out)
     jobs = chosen_queries(args, "train")
     reranker = load_reranker(args)
     backend = reranker.backend

@@ -14,6 +14,7 @@ import json
 import sys
 from pathlib import Path
 
+from prorank.cli._checks import folder_writable, target_writable
 from prorank.cli._model import positive
 from prorank.cli.mine import add_mining_arguments
 
@@ -81,8 +82,10 @@ def _shown(value: object) -> str:
 
 def _convert(args: argparse.Namespace) -> int:
     from prorank.data import load_collection
-    from prorank.data.convert import convert
+    from prorank.data.convert import check_target, convert
 
+    check_target(Path(args.out), args.to)
+    (target_writable if args.to == "jsonl" else folder_writable)("--out", args.out)
     convert(load_collection(args.data, args.split), Path(args.out), args.to)
     return 0
 
@@ -100,5 +103,9 @@ def _fuse(args: argparse.Namespace) -> int:
 
     if len(args.runs) < 2:
         raise ValueError("RUN: expected at least two runs to fuse")
+    target_writable("--out", args.out)
+    for path in args.runs:
+        if not Path(path).is_file():
+            raise ValueError(f"RUN: there is no file {path}")
     write_run(args.out, fuse([read_run(path) for path in args.runs], args.top_k), tag="fused")
     return 0

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prorank.cli._candidates import add_own_documents, lists_of, open_collection
+from prorank.cli._checks import first_stage_known, models_known, target_writable
 from prorank.cli._model import add_model_arguments, load_reranker, positive
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     """Mine with the first stage's scores, or with a model's where one is named."""
     from prorank.data.collection import training_split
 
+    if args.model is not None:
+        models_known(args, [args.model])
     split = training_split(args.data, args.split)
     return mine(args, open_collection(args.data, split, args.own_documents), model=args.model)
 
@@ -68,6 +71,8 @@ def mine(args: argparse.Namespace, collection: Collection, model: str | None = N
         raise ValueError(f"--out: {args.out} must end in .trec (candidates) or .jsonl (lists), plain or with .gz")
     if kind == "jsonl" and not collection.qrels:
         raise ValueError(f"--data: {collection.name} has no judgments, so nothing is known to be relevant")
+    target_writable("--out", args.out)
+    first_stage_known("--first-stage", args.first_stage)
     candidates = lists_of(collection, args.first_stage, args.top_k)
     name = args.first_stage.replace(":", "-")
     if model is not None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._candidates import add_own_documents
+from prorank.cli._checks import training_ready
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
 from prorank.train.refine_settings import TEACHER_LOSSES, RefineConfig
@@ -85,10 +86,12 @@ def run(args: argparse.Namespace) -> int:
     if not options["out"]:
         raise ValueError("--out is missing: give it here or in --config")
 
-    from prorank.cli._datasets import load_dataset, load_excluded, read_specs
+    from prorank.cli._datasets import datasets_there, load_dataset, load_excluded, read_specs
 
     common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction", "own_documents")}
     specs = read_specs(args.data, file, common)
+    training_ready(options, options["out"], "ir_measures")
+    datasets_there(specs)
     evaluation = load_excluded(options["exclude"] or [])
     need = config.hard_negatives > 0
     prepared = [load_dataset(spec, config.depth, evaluation, need_candidates=need) for spec in specs]

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prorank.cli._candidates import add_own_documents, lists_of, open_collection
+from prorank.cli._checks import first_stage_known, target_writable
 from prorank.cli._model import add_model_arguments, positive
 
 __all__ = ["add_arguments", "run"]
@@ -48,12 +49,16 @@ def run(args: argparse.Namespace) -> int:
     if not out.name.removesuffix(".gz").endswith(".jsonl"):
         raise ValueError(f"--out: {args.out} must end in .jsonl or .jsonl.gz")
 
-    from prorank.cli._teachers import teacher_run
+    from prorank.cli._teachers import teacher_known, teacher_run
     from prorank.data.collection import training_split
     from prorank.data.first_stage import fuse
     from prorank.data.jsonl import write_jsonl
     from prorank.data.pseudo import pseudo_queries
 
+    target_writable("--out", out)
+    first_stage_known("--first-stage", args.first_stage)
+    for spec in args.teacher:
+        teacher_known(spec, args)
     split = training_split(args.data, args.split)
     collection = open_collection(args.data, split, args.own_documents)
     if args.pseudo_queries:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prorank.cli._candidates import add_own_documents, lists_of
-from prorank.cli._datasets import EvaluationSet, load_dataset, load_tests, read_specs
+from prorank.cli._checks import training_ready
+from prorank.cli._datasets import EvaluationSet, datasets_there, load_dataset, load_tests, read_specs
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, first_difference, overrides, read_config, run_options
 from prorank.train.refine_settings import RefineConfig
@@ -104,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
 
     common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction", "own_documents")}
     specs = read_specs(args.data, file, common)
+    training_ready(options, out, "ir_measures")
+    datasets_there(specs)
     tests = load_tests(options["test"] or [], specs, options["instruction"], options["own_documents"])
     depth = max(block.config.depth for block in blocks)
     need = any(block.config.hard_negatives > 0 for block in blocks)

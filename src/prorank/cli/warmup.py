@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._candidates import add_own_documents, lists_of, open_collection
+from prorank.cli._checks import collection_there, first_stage_known, training_ready
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
 from prorank.train.settings import WarmupConfig
@@ -81,6 +82,10 @@ def run(args: argparse.Namespace) -> int:
 
     from prorank.data.collection import training_split
 
+    training_ready(options, options["out"])
+    collection_there("--data", options["data"], options["split"])
+    if options["first_stage"]:
+        first_stage_known("--first-stage", options["first_stage"])
     split = training_split(options["data"], options.get("split"))
     collection = open_collection(options["data"], split, options["own_documents"])
     train(collection, {**options, "analysis_pairs": pairs}, config)
