@@ -52,8 +52,8 @@ def material(args: argparse.Namespace, *, share_prefix: bool = True) -> tuple[An
     """(base, encoder, settings, lists of all steps): what the sides share."""
     from prorank.bases import load_base
     from prorank.data.collection import load_collection
-    from prorank.prompts import PromptEncoder
-    from prorank.templates import resolve_template
+    from prorank.prompt.derive import resolve_template
+    from prorank.prompt.encoder import PromptEncoder
     from prorank.train.lists import ListSource, Mixture
     from prorank.train.refine_settings import RefineConfig
 

@@ -141,7 +141,7 @@ def content_length(base: Path, max_length: int) -> int:
     """What mxbai-rerank's own limit is where whole prompts have ``max_length`` tokens."""
     from transformers import AutoTokenizer
 
-    from prorank.prompts import PRESETS
+    from prorank.prompt.presets import PRESETS
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     static = [piece.text for piece in PRESETS["mxbai-rerank-v2"].pieces if piece.kind == "static"]

@@ -62,8 +62,8 @@ def material(args: argparse.Namespace) -> tuple[Any, Any, Any, Any, Any]:
     """(base, encoder, settings, sampler, rewards): what both sides share."""
     from prorank.bases import load_base
     from prorank.data.collection import load_collection
-    from prorank.prompts import PromptEncoder
-    from prorank.templates import resolve_template
+    from prorank.prompt.derive import resolve_template
+    from prorank.prompt.encoder import PromptEncoder
     from prorank.train.rewards import Reward, resolve_rewards
     from prorank.train.sampling import PromptSampler
     from prorank.train.settings import WarmupConfig

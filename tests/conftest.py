@@ -76,7 +76,8 @@ def tiny_llama_dir(tiny_dirs: dict[str, Path]) -> Path:
 def fake_reranker(tokenizer: Any) -> Any:
     """A reranker over the fake backend: real prompts, scores that are a hash."""
     from prorank.backends.fake import FakeBackend
-    from prorank.prompts import PRESETS, PromptEncoder
+    from prorank.prompt.encoder import PromptEncoder
+    from prorank.prompt.presets import PRESETS
     from prorank.reranker import Reranker
 
     return Reranker(FakeBackend(), PromptEncoder(tokenizer, PRESETS["prorank"]), name="fake")

@@ -8,8 +8,8 @@ from typing import Any
 
 from prorank.bases import LoadedBase, load_base
 from prorank.data.collection import Collection
-from prorank.prompts import PromptEncoder
-from prorank.templates import derive_template
+from prorank.prompt.derive import derive_template
+from prorank.prompt.encoder import PromptEncoder
 from prorank.train.settings import WarmupConfig
 from prorank.types import Document, Query
 

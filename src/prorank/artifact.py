@@ -21,7 +21,7 @@ from prorank.adapters import merge_adapter
 from prorank.bases import BaseError, LoadedBase, load_base
 from prorank.cross_encoder import write_cross_encoder_layout
 from prorank.files import atomic_folder, sha256_file, write_atomic
-from prorank.prompts import PromptTemplate, TemplateError
+from prorank.prompt.template import PromptTemplate, TemplateError
 
 __all__ = [
     "MANIFEST",

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prorank.prompts import PromptTemplate
+from prorank.prompt.template import PromptTemplate
 
 __all__ = ["write_cross_encoder_layout"]
 

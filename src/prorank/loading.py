@@ -14,7 +14,8 @@ from prorank.artifact import Manifest, checkpoint_folder, load_checkpoint, read_
 from prorank.backends.exported import BACKENDS, open_exported
 from prorank.cascade import Cascade
 from prorank.early_exit import EarlyExit
-from prorank.prompts import PromptEncoder, PromptTemplate
+from prorank.prompt.encoder import PromptEncoder
+from prorank.prompt.template import PromptTemplate
 from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend
 
 __all__ = ["LoadOptions", "Parts", "combined", "early_exits", "load_parts"]
@@ -84,7 +85,7 @@ def _torch(name: str, options: LoadOptions) -> Parts:
     import torch
 
     from prorank.backends.torch import TorchBackend, pick_device, pick_dtype
-    from prorank.templates import resolve_template
+    from prorank.prompt.derive import resolve_template
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -133,8 +134,8 @@ def early_exits(backend: Backend, cascade: Cascade) -> EarlyExit:
 
 def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
     from prorank.artifact import verify_files
-    from prorank.templates import resolve_template
-    from prorank.tokenizers import FastTokenizer
+    from prorank.prompt.derive import resolve_template
+    from prorank.prompt.tokenizer import FastTokenizer
 
     verify_files(folder, manifest)
     tokenizer = FastTokenizer(folder)
@@ -155,7 +156,7 @@ def _remote(name: str, where: str, options: LoadOptions) -> Parts:
     from prorank.artifact import read_adapter
     from prorank.backends.remote import RemoteBackend
     from prorank.bases import load_tokenizer
-    from prorank.templates import resolve_template
+    from prorank.prompt.derive import resolve_template
 
     model, _, url = where.rpartition("@")
     if not model or not url.startswith(("http://", "https://")):

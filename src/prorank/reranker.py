@@ -19,7 +19,8 @@ from prorank.cascade import Cascade
 from prorank.early_exit import EarlyExit, score_cascade
 from prorank.loading import LoadOptions, combined, early_exits, load_parts
 from prorank.progress import progress_bar
-from prorank.prompts import Encoded, LongDocuments, PromptEncoder, PromptTemplate
+from prorank.prompt.encoder import Encoded, LongDocuments, PromptEncoder
+from prorank.prompt.template import PromptTemplate
 from prorank.scoring import (
     DEFAULT_BATCH_TOKENS,
     Backend,

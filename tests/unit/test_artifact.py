@@ -15,7 +15,7 @@ from prorank import Reranker
 from prorank.artifact import Manifest, read_manifest
 from prorank.bases import BaseError, load_base
 from prorank.files import atomic_folder, write_atomic
-from prorank.prompts import PRESETS
+from prorank.prompt.presets import PRESETS
 from prorank.scoring import NonFiniteMarginError
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from prorank import Reranker
 from prorank.backends.fake import FakeBackend
-from prorank.prompts import PromptEncoder
-from prorank.templates import resolve_template
+from prorank.prompt.derive import resolve_template
+from prorank.prompt.encoder import PromptEncoder
 
 TEXTS = ["bread is baked", "vaccines train the immune system", "", "memory cells", "a town"]
 QUERY = "how do vaccines work"

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 def _rows() -> list[dict[str, Any]]:
     from prorank.artifact import built_in_rerankers, read_manifest
     from prorank.bases import BUILT_IN, cached_bases
-    from prorank.prompts import PRESETS
+    from prorank.prompt.presets import PRESETS
     from prorank.reranker import default_model
 
     cached = dict(cached_bases())

@@ -108,8 +108,8 @@ def train(prepared: Sequence[Prepared], options: Mapping[str, Any], config: Refi
 
     from prorank.artifact import check_base, read_adapter
     from prorank.bases import load_base
-    from prorank.prompts import PromptEncoder
-    from prorank.templates import resolve_template
+    from prorank.prompt.derive import resolve_template
+    from prorank.prompt.encoder import PromptEncoder
     from prorank.train.refine import refine
 
     if options["threads"]:

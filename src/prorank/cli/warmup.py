@@ -95,8 +95,8 @@ def train(collection: Collection, options: dict[str, Any], config: WarmupConfig)
     import torch
 
     from prorank.bases import load_base
-    from prorank.prompts import PromptEncoder
-    from prorank.templates import resolve_template
+    from prorank.prompt.derive import resolve_template
+    from prorank.prompt.encoder import PromptEncoder
     from prorank.train.warmup import warmup
 
     if options.get("threads"):

@@ -28,7 +28,7 @@ from prorank.artifact import Manifest, save_checkpoint
 from prorank.backends.torch import TorchBackend
 from prorank.bases import LoadedBase
 from prorank.config import config_dict
-from prorank.prompts import PromptEncoder
+from prorank.prompt.encoder import PromptEncoder
 from prorank.reranker import Reranker
 from prorank.train.checkpoint import check_output_folder, check_same_run, load_state, read_progress, save_state
 from prorank.train.lists import Mixture

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from prorank.answers import first_label, format_score_ids
+from prorank.prompt.answers import first_label, format_score_ids
 
 __all__ = ["BUILT_IN", "Completion", "Reward", "RewardFunction", "format_reward", "relevance_reward", "resolve_rewards"]
 
@@ -49,7 +49,7 @@ def format_reward(completion: Completion, label: float) -> float:
     """0.5 for starting with a label word, 1.0 for a well-formed answer (label word, then the end of the turn).
 
     Graded, because a base at 0 % format success would otherwise never be rewarded. 1.0 exactly where
-    :func:`prorank.answers.format_score_ids` says so. ``label`` plays no part.
+    :func:`prorank.prompt.answers.format_score_ids` says so. ``label`` plays no part.
     """
     del label
     start = first_label(completion.ids, completion.label_ids) is not None

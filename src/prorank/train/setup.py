@@ -11,7 +11,7 @@ import torch
 
 from prorank.backends.torch import pick_dtype
 from prorank.bases import LoadedBase
-from prorank.prompts import PromptEncoder
+from prorank.prompt.encoder import PromptEncoder
 from prorank.train.memory import keep_freed_memory
 from prorank.train.merged_lora import use_merged_lora
 from prorank.train.policy import Policy

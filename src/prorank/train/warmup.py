@@ -26,7 +26,7 @@ from typing import NamedTuple
 from prorank.artifact import Manifest, save_checkpoint
 from prorank.bases import LoadedBase
 from prorank.config import config_dict
-from prorank.prompts import PromptEncoder
+from prorank.prompt.encoder import PromptEncoder
 from prorank.train.checkpoint import check_output_folder, check_same_run, load_state, read_progress, save_state
 from prorank.train.heldout import HeldOutAnswers, ask, divergence, read_answers, summary, write_answers
 from prorank.train.optimise import build_optimiser

@@ -21,7 +21,7 @@ class TextEncoder:
     """texts -> token ids; threads may share it. Texts seen lately are not tokenised again.
 
     Args:
-        tokenizer: a transformers tokenizer, or :class:`prorank.tokenizers.FastTokenizer`.
+        tokenizer: a transformers tokenizer, or :class:`prorank.prompt.tokenizer.FastTokenizer`.
         static: the template's own words: an added token that stands in them counts as special too.
     """
 

@@ -1,4 +1,4 @@
-"""Prompts as data, and as token ids (the form of the data: ``prompt_template``; text from outside: ``text_encoder``).
+"""Prompts as token ids.
 
 A :class:`PromptTemplate` is a list of pieces, nothing executable. :class:`PromptEncoder` tokenises each piece on its
 own and joins them as ids, so that (1) instruction and query give one prefix shared by all documents of a query,
@@ -12,82 +12,14 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-from prorank.excerpts import READ_TOKENS, Excerpter
-from prorank.prompt_template import Piece, PromptTemplate, TemplateError
-from prorank.text_encoder import TextEncoder
+from prorank.prompt.excerpts import READ_TOKENS, Excerpter
+from prorank.prompt.template import Piece, PromptTemplate, TemplateError
+from prorank.prompt.text import TextEncoder
 from prorank.types import EncodedGroup
 
-__all__ = ["PRESETS", "Encoded", "LongDocuments", "Piece", "PromptEncoder", "PromptTemplate", "TemplateError"]
+__all__ = ["Encoded", "LongDocuments", "PromptEncoder"]
 
 LongDocuments = Literal["truncate", "excerpt", "max_window"]
-
-
-TASK = "Judge whether a passage is relevant to a query. Answer with one digit: 1 if it is relevant, 0 if it is not."
-DEFAULT_INSTRUCTION = "A relevant passage helps to answer the query."
-
-PRESETS: dict[str, PromptTemplate] = {
-    # Ours, as it comes out of derive_template for a ChatML base (SmolLM2, Qwen2.5); see templates.py.
-    "prorank": PromptTemplate(
-        name="prorank",
-        pieces=(
-            Piece("static", f"<|im_start|>system\n{TASK}\n"),
-            Piece("user", "{instruction}"),
-            Piece("static", "<|im_end|>\n<|im_start|>user\nQuery:\n"),
-            Piece("user", "{query}"),
-            Piece("static", " \n\nPassage:\n"),  # the space keeps "?" and the line break apart in every tokenizer
-            Piece("user", "{document}"),
-            Piece("static", "<|im_end|>\n<|im_start|>assistant\n"),
-        ),
-        label_words=("0", "1"),
-        answer_end="<|im_end|>",
-        default_instruction=DEFAULT_INSTRUCTION,
-        strip=True,
-    ),
-    # The prompt that mixedbread-ai/mxbai-rerank-*-v2 were trained with (fact: package mxbai-rerank, Apache-2.0).
-    "mxbai-rerank-v2": PromptTemplate(
-        name="mxbai-rerank-v2",
-        pieces=(
-            Piece(
-                "static",
-                "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
-                "<|im_start|>user\n",
-            ),
-            Piece("user", "{instruction}query: {query}"),
-            Piece("static", "\n"),
-            Piece("user", "document: {document}"),
-            Piece(
-                "static",
-                "\nYou are a search relevance expert who evaluates how well documents match search queries. For each "
-                "query-document pair, carefully analyze the semantic relationship between them, then provide your "
-                "binary relevance judgment (0 for not relevant, 1 for relevant).\nRelevance:"
-                "<|im_end|>\n<|im_start|>assistant\n",
-            ),
-        ),
-        label_words=("0", "1"),
-        answer_end="<|im_end|>",
-        instruction_format="instruction: {instruction}\n",
-        query_share=0.75,
-        probability_shift=-4.5,
-    ),
-    # The prompt that Qwen/Qwen3-Reranker-* were trained with (fact: their model cards, Apache-2.0).
-    "qwen3-reranker": PromptTemplate(
-        name="qwen3-reranker",
-        pieces=(
-            Piece(
-                "static",
-                "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
-                'Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n',
-            ),
-            Piece("user", "<Instruct>: {instruction}\n<Query>: {query}\n<Document>:"),
-            Piece("user", " {document}"),
-            Piece("static", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),
-        ),
-        label_words=("no", "yes"),
-        answer_end="<|im_end|>",
-        default_instruction="Given a web search query, retrieve relevant passages that answer the query",
-        query_share=0.5,
-    ),
-}
 
 
 class Encoded(NamedTuple):
@@ -112,7 +44,7 @@ class PromptEncoder:
         query_max_length: tokens of the query's piece; default ``template.query_share * max_length``.
         document_max_length: tokens of the document's piece; default all the room that is left.
         long_documents: ``truncate`` keeps the beginning; ``excerpt`` the beginning and the sentences that share the
-            query's words (:mod:`prorank.excerpts`); ``max_window`` scores overlapping windows (a quarter of a window is
+            query's words (:mod:`.excerpts`); ``max_window`` scores overlapping windows (a quarter of a window is
             repeated) and the caller takes the best one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A relevance prompt as data: pieces of text, some of them with fields. The words themselves are in ``prompts``."""
+"""A relevance prompt as data: pieces of text, some of them with fields. The words are in ``presets``."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Excerpter:
     """(query, document) -> the document's excerpt, as ids; threads may share it.
 
     Args:
-        tokenizer: a transformers tokenizer, or :class:`prorank.tokenizers.FastTokenizer`.
+        tokenizer: a transformers tokenizer, or :class:`prorank.prompt.tokenizer.FastTokenizer`.
     """
 
     def __init__(self, tokenizer: Any) -> None:

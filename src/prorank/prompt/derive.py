@@ -10,7 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prorank.prompts import DEFAULT_INSTRUCTION, PRESETS, TASK, Piece, PromptEncoder, PromptTemplate, TemplateError
+from prorank.prompt.encoder import PromptEncoder
+from prorank.prompt.presets import DEFAULT_INSTRUCTION, PRESETS, TASK
+from prorank.prompt.template import Piece, PromptTemplate, TemplateError
 
 __all__ = ["check_template", "derive_template", "resolve_template"]
 
