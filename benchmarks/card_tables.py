@@ -91,7 +91,7 @@ def trained(kind: str, settings: Mapping[str, Any]) -> Record | None:
 
 def facts() -> str:
     """What is in the package."""
-    from prorank.bases import BUILT_IN
+    from prorank.model.base import BUILT_IN
 
     found = results_records.manifest()
     if found is None:

@@ -50,8 +50,8 @@ def parse() -> argparse.Namespace:
 
 def material(args: argparse.Namespace, *, share_prefix: bool = True) -> tuple[Any, Any, Any, list[Any]]:
     """(base, encoder, settings, lists of all steps): what the sides share."""
-    from prorank.bases import load_base
     from prorank.data.collection import load_collection
+    from prorank.model.base import load_base
     from prorank.prompt.derive import resolve_template
     from prorank.prompt.encoder import PromptEncoder
     from prorank.train.lists import ListSource, Mixture

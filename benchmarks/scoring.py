@@ -110,7 +110,7 @@ def pairs_of(args: argparse.Namespace) -> tuple[list[Jobs], Jobs]:
 def sides(args: argparse.Namespace, scratch: Path, warm: Jobs) -> dict[str, tuple[str, dict[str, Any]]]:
     """Name -> (interpreter, what its process is told)."""
     from prorank import Reranker
-    from prorank.bases import resolve_base
+    from prorank.model.base import resolve_base
 
     base = Path(resolve_base(args.model))
 

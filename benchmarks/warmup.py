@@ -60,8 +60,8 @@ def parity(completion: Any, label: float) -> float:
 
 def material(args: argparse.Namespace) -> tuple[Any, Any, Any, Any, Any]:
     """(base, encoder, settings, sampler, rewards): what both sides share."""
-    from prorank.bases import load_base
     from prorank.data.collection import load_collection
+    from prorank.model.base import load_base
     from prorank.prompt.derive import resolve_template
     from prorank.prompt.encoder import PromptEncoder
     from prorank.train.rewards import Reward, resolve_rewards

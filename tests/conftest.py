@@ -19,7 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 @pytest.fixture(scope="session")
 def base_folder() -> Path:
     """The built-in base, unpacked: from the user's own cache, or fetched once."""
-    from prorank.bases import BaseError, resolve_base
+    from prorank.model.base import BaseError, resolve_base
 
     try:
         return Path(resolve_base("smollm2-135m"))

@@ -6,8 +6,8 @@ import string
 from pathlib import Path
 from typing import Any
 
-from prorank.bases import LoadedBase, load_base
 from prorank.data.collection import Collection
+from prorank.model.base import LoadedBase, load_base
 from prorank.prompt.derive import derive_template
 from prorank.prompt.encoder import PromptEncoder
 from prorank.train.settings import WarmupConfig

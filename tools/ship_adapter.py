@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prorank import cascade
-from prorank.artifact import read_manifest, write_manifest
 from prorank.files import atomic_folder, sha256_file
+from prorank.model.checkpoint import read_manifest, write_manifest
 
 MODELS = Path(__file__).resolve().parent.parent / "src" / "prorank" / "models"
 WEIGHTS = "adapter_model.safetensors"

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prorank.artifact import Manifest, built_in_rerankers, save_checkpoint
 from prorank.cascade import Cascade
 from prorank.early_exit import EarlyExit, score_cascade
-from prorank.loading import LoadOptions, combined, early_exits, load_parts
+from prorank.model.checkpoint import Manifest, built_in_rerankers, save_checkpoint
+from prorank.model.loading import LoadOptions, combined, early_exits, load_parts
 from prorank.progress import progress_bar
 from prorank.prompt.encoder import Encoded, LongDocuments, PromptEncoder
 from prorank.prompt.template import PromptTemplate

@@ -18,7 +18,7 @@ QUERY = "how do vaccines work"
 
 @pytest.fixture(scope="module")
 def reranker(base_folder: Path) -> Reranker:
-    from prorank.bases import load_tokenizer
+    from prorank.model.base import load_tokenizer
 
     tokenizer = load_tokenizer(str(base_folder))
     return Reranker(FakeBackend(), PromptEncoder(tokenizer, resolve_template(None, tokenizer)))

@@ -77,7 +77,7 @@ def _folder(name: str, out: Path) -> Path:
     Raises:
         ValueError: it is no checkpoint, or ``--out`` is in the way.
     """
-    from prorank.artifact import MANIFEST, checkpoint_folder
+    from prorank.model.checkpoint import MANIFEST, checkpoint_folder
 
     folder = checkpoint_folder(name)
     if not (folder / MANIFEST).is_file():
@@ -117,8 +117,8 @@ def _seen(args: argparse.Namespace, reranker: Any, layers: list[int]) -> list[Se
 
 def _write(folder: Path, out: Path, fit: Fit) -> None:
     """A copy of the folder with the read-outs, named in the manifest."""
-    from prorank.artifact import read_manifest, write_manifest
     from prorank.files import atomic_folder, sha256_file
+    from prorank.model.checkpoint import read_manifest, write_manifest
 
     with atomic_folder(out) as aside:
         shutil.copytree(folder, aside, dirs_exist_ok=True)

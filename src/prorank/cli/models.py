@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows() -> list[dict[str, Any]]:
-    from prorank.artifact import built_in_rerankers, read_manifest
-    from prorank.bases import BUILT_IN, cached_bases
+    from prorank.model.base import BUILT_IN, cached_bases
+    from prorank.model.checkpoint import built_in_rerankers, read_manifest
     from prorank.prompt.presets import PRESETS
     from prorank.reranker import default_model
 

@@ -106,8 +106,8 @@ def train(prepared: Sequence[Prepared], options: Mapping[str, Any], config: Refi
 
     import torch
 
-    from prorank.artifact import check_base, read_adapter
-    from prorank.bases import load_base
+    from prorank.model.base import load_base
+    from prorank.model.checkpoint import check_base, read_adapter
     from prorank.prompt.derive import resolve_template
     from prorank.prompt.encoder import PromptEncoder
     from prorank.train.refine import refine

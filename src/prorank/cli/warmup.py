@@ -94,7 +94,7 @@ def train(collection: Collection, options: dict[str, Any], config: WarmupConfig)
 
     import torch
 
-    from prorank.bases import load_base
+    from prorank.model.base import load_base
     from prorank.prompt.derive import resolve_template
     from prorank.prompt.encoder import PromptEncoder
     from prorank.train.warmup import warmup

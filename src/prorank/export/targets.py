@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prorank.artifact import MANIFEST, write_manifest
 from prorank.files import atomic_folder, sha256_file
+from prorank.model.checkpoint import MANIFEST, write_manifest
 
 if TYPE_CHECKING:
     from prorank.reranker import Reranker

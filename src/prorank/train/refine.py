@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from prorank.artifact import Manifest, save_checkpoint
 from prorank.backends.torch import TorchBackend
-from prorank.bases import LoadedBase
 from prorank.config import config_dict
+from prorank.model.base import LoadedBase
+from prorank.model.checkpoint import Manifest, save_checkpoint
 from prorank.prompt.encoder import PromptEncoder
 from prorank.reranker import Reranker
 from prorank.train.checkpoint import check_output_folder, check_same_run, load_state, read_progress, save_state

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from prorank.backends.torch import pick_dtype
-from prorank.bases import LoadedBase
+from prorank.model.base import LoadedBase
 from prorank.prompt.encoder import PromptEncoder
 from prorank.train.memory import keep_freed_memory
 from prorank.train.merged_lora import use_merged_lora

@@ -23,9 +23,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from prorank.artifact import Manifest, save_checkpoint
-from prorank.bases import LoadedBase
 from prorank.config import config_dict
+from prorank.model.base import LoadedBase
+from prorank.model.checkpoint import Manifest, save_checkpoint
 from prorank.prompt.encoder import PromptEncoder
 from prorank.train.checkpoint import check_output_folder, check_same_run, load_state, read_progress, save_state
 from prorank.train.heldout import HeldOutAnswers, ask, divergence, read_answers, summary, write_answers

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prorank.bases import BaseError
+from prorank.model.base import BaseError
 
 __all__ = ["merge_adapter"]
 

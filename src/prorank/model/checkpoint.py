@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from prorank import cascade
-from prorank.adapters import merge_adapter
-from prorank.bases import BaseError, LoadedBase, load_base
-from prorank.cross_encoder import write_cross_encoder_layout
 from prorank.files import atomic_folder, sha256_file, write_atomic
+from prorank.model.adapter import merge_adapter
+from prorank.model.base import BaseError, LoadedBase, load_base
+from prorank.model.cross_encoder import write_cross_encoder_layout
 from prorank.prompt.template import PromptTemplate, TemplateError
 
 __all__ = [
@@ -53,7 +53,7 @@ class Manifest:
     kind: str = "model"
     """``model`` (whole weights) or ``adapter`` (LoRA on the base named below)."""
     base_name: str = ""
-    """What :func:`prorank.bases.load_base` takes; for an adapter, the base it needs."""
+    """What :func:`prorank.model.base.load_base` takes; for an adapter, the base it needs."""
     base_sha256: str = ""
     """Hash of the base's weights; an adapter refuses any other."""
     backend: str = "torch"

@@ -10,10 +10,10 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prorank.artifact import Manifest, checkpoint_folder, load_checkpoint, read_manifest
-from prorank.backends.exported import BACKENDS, open_exported
 from prorank.cascade import Cascade
 from prorank.early_exit import EarlyExit
+from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest
+from prorank.model.exported import BACKENDS, open_exported
 from prorank.prompt.encoder import PromptEncoder
 from prorank.prompt.template import PromptTemplate
 from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend
@@ -133,7 +133,7 @@ def early_exits(backend: Backend, cascade: Cascade) -> EarlyExit:
 
 
 def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
-    from prorank.artifact import verify_files
+    from prorank.model.checkpoint import verify_files
     from prorank.prompt.derive import resolve_template
     from prorank.prompt.tokenizer import FastTokenizer
 
@@ -153,9 +153,9 @@ def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
 
 
 def _remote(name: str, where: str, options: LoadOptions) -> Parts:
-    from prorank.artifact import read_adapter
     from prorank.backends.remote import RemoteBackend
-    from prorank.bases import load_tokenizer
+    from prorank.model.base import load_tokenizer
+    from prorank.model.checkpoint import read_adapter
     from prorank.prompt.derive import resolve_template
 
     model, _, url = where.rpartition("@")

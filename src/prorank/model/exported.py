@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prorank.artifact import Manifest
+from prorank.model.checkpoint import Manifest
 from prorank.scoring import Backend
 
 __all__ = ["BACKENDS", "open_exported"]

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prorank.base_files import BUILT_IN, BaseError, BaseSpec, fetched_file, installed_file, say
 from prorank.cache import cache_dir
 from prorank.files import atomic_folder, sha256_file
+from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, fetched_file, installed_file, say
 
 __all__ = [
     "BUILT_IN",
