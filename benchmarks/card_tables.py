@@ -127,7 +127,7 @@ def facts() -> str:
 
 def read_outs(folder: Path) -> str:
     """Where documents may stop early."""
-    from prorank.cascade import Cascade
+    from prorank.early_exit.readouts import Cascade
 
     found = Cascade.load(folder)
     return f'after layers {", ".join(map(str, found.layers))}: `cascade="fast"`, `"faster"`' if found else "none"

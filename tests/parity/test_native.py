@@ -16,14 +16,14 @@ from native_parts import COMMON, runs_here
 from prorank import Reranker
 from prorank.backends import compiler, native
 from prorank.backends.mapped import map_tensors
-from prorank.backends.native_exits import NativeEarlyExit
-from prorank.backends.segments import TorchEarlyExit
-from prorank.cascade import Cascade
 from prorank.cli.main import main
-from prorank.early_exit import score_cascade
+from prorank.early_exit.fit import collect
+from prorank.early_exit.native import NativeEarlyExit
+from prorank.early_exit.readouts import Cascade
+from prorank.early_exit.scoring import score_cascade
+from prorank.early_exit.torch import TorchEarlyExit
 from prorank.export.rounding import spread
 from prorank.export.targets import compare, export, parity_texts
-from prorank.train.cascade import collect
 from prorank.types import EncodedGroup
 from small_texts import DOCUMENTS, QUERY
 from tiny_models import make_tiny

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prorank import cascade
+from prorank.early_exit import readouts
 from prorank.files import atomic_folder, sha256_file, write_atomic
 from prorank.model.adapter import merge_adapter
 from prorank.model.base import BaseError, LoadedBase, load_base
@@ -78,7 +78,7 @@ class Manifest:
     @property
     def weights(self) -> dict[str, str]:
         """File name -> sha256 of what margins are computed from: all files but the read-outs."""
-        return {name: sha256 for name, sha256 in self.files.items() if name != cascade.FILE}
+        return {name: sha256 for name, sha256 in self.files.items() if name != readouts.FILE}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""

@@ -10,8 +10,8 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prorank.cascade import Cascade
-from prorank.early_exit import EarlyExit
+from prorank.early_exit.readouts import Cascade
+from prorank.early_exit.scoring import EarlyExit
 from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest
 from prorank.model.exported import BACKENDS, open_exported
 from prorank.prompt.encoder import PromptEncoder
@@ -120,13 +120,13 @@ def early_exits(backend: Backend, cascade: Cascade) -> EarlyExit:
     from prorank.backends.native import NativeBackend
 
     if isinstance(backend, NativeBackend):
-        from prorank.backends.native_exits import NativeEarlyExit
+        from prorank.early_exit.native import NativeEarlyExit
 
         return NativeEarlyExit(backend, cascade)
     from prorank.backends.torch import TorchBackend
 
     if isinstance(backend, TorchBackend):
-        from prorank.backends.segments import TorchEarlyExit
+        from prorank.early_exit.torch import TorchEarlyExit
 
         return TorchEarlyExit(backend, cascade.layers, cascade.weights)
     raise ValueError(f"cascade: backend {backend.name} cannot stop half way; torch and native can")

@@ -19,11 +19,11 @@ import numpy.typing as npt
 import torch
 
 from prorank.backends.native import NativeBackend
-from prorank.backends.native_exits import features_at
-from prorank.backends.segments import SplitDecoder, features
 from prorank.backends.torch import TorchBackend
-from prorank.cascade import LEVELS, Cascade
-from prorank.early_exit import kth_best
+from prorank.early_exit.native import features_at
+from prorank.early_exit.readouts import LEVELS, Cascade
+from prorank.early_exit.scoring import kth_best
+from prorank.early_exit.torch import SplitDecoder, features
 from prorank.scoring import in_passes, margins_of, passes_of, plan_batches
 from prorank.types import EncodedGroup
 

@@ -108,7 +108,7 @@ class SplitDecoder:
 
 
 class TorchEarlyExit:
-    """:class:`prorank.early_exit.EarlyExit` on a torch backend.
+    """:class:`prorank.early_exit.scoring.EarlyExit` on a torch backend.
 
     Args:
         weights: ``(exits, 2 * hidden)`` float32, of the read-outs.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prorank.backends.native import NativeBackend
-from prorank.cascade import Cascade
+from prorank.early_exit.readouts import Cascade
 from prorank.types import EncodedGroup
 
 __all__ = ["NativeEarlyExit", "features", "features_at"]
@@ -30,7 +30,7 @@ class _HalfWay(NamedTuple):
 
 
 class NativeEarlyExit:
-    """:class:`prorank.early_exit.EarlyExit` on a native backend.
+    """:class:`prorank.early_exit.scoring.EarlyExit` on a native backend.
 
     Raises:
         ValueError: the read-outs are of another model.
@@ -70,7 +70,7 @@ class NativeEarlyExit:
 
 
 def features(stream: Array, lengths: npt.NDArray[np.int64]) -> Array:
-    """What a read-out reads, ``(n, 2 * hidden)``; see :func:`prorank.backends.segments.features`.
+    """What a read-out reads, ``(n, 2 * hidden)``; see :func:`prorank.early_exit.torch.features`.
 
     Args:
         stream: states ``(tokens, hidden)``, row after row.
