@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collect, fit, write, report."""
-    from prorank.backends.native import NativeBackend
+    from prorank.backends.native.engine import NativeBackend
     from prorank.backends.torch import TorchBackend
     from prorank.early_exit.fit import fit_cascade
     from prorank.reranker import default_model

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from prorank.backends.native import NativeBackend
+from prorank.backends.native.engine import NativeBackend
 from prorank.backends.torch import TorchBackend
 from prorank.early_exit.native import features_at
 from prorank.early_exit.readouts import LEVELS, Cascade

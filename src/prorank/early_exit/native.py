@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prorank.backends.native import NativeBackend
+from prorank.backends.native.engine import NativeBackend
 from prorank.early_exit.readouts import Cascade
 from prorank.types import EncodedGroup
 

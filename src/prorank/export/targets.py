@@ -114,7 +114,7 @@ def _ready_for(target: Target, reranker: Any) -> Iterator[None]:
         return
     import torch
 
-    from prorank.backends.native import GROUP
+    from prorank.backends.native.engine import GROUP
     from prorank.export.native import check_native
     from prorank.export.rounding import rounded
     from prorank.export.smoothing import smoothed

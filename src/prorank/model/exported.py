@@ -34,7 +34,7 @@ def open_exported(
 
 def _opened(folder: Path, manifest: Manifest, max_length: int | None, options: dict[str, Any]) -> Any:
     if manifest.backend == "native":
-        from prorank.backends.native import NativeBackend
+        from prorank.backends.native.engine import NativeBackend
 
         return NativeBackend(folder, manifest.label_ids, **options)
     if manifest.backend == "openvino":

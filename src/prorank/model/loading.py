@@ -117,7 +117,7 @@ def early_exits(backend: Backend, cascade: Cascade) -> EarlyExit:
     Raises:
         ValueError: the backend, or the architecture, cannot stop half way.
     """
-    from prorank.backends.native import NativeBackend
+    from prorank.backends.native.engine import NativeBackend
 
     if isinstance(backend, NativeBackend):
         from prorank.early_exit.native import NativeEarlyExit

@@ -22,7 +22,7 @@ _TIMEOUT = 300  # seconds
 
 
 def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
-    """A C file, with the headers beside it whose names begin with its own, as a library.
+    """A C file, with the headers beside it, as a library.
 
     It comes from the cache where this compiler and these flags have made it before.
 
@@ -30,7 +30,7 @@ def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
         ImportError: there is no compiler, or it fails; says what to do.
     """
     command = [*compiler(), *flags]
-    files = [source, *sorted(source.parent.glob(f"{source.stem}_*.h"))]
+    files = [source, *sorted(source.parent.glob("*.h"))]
     parts = [*(file.read_bytes() for file in files), *(part.encode() for part in command)]
     named = hashlib.sha256(b"\0".join(parts)).hexdigest()
     path = cache_dir("native", f"{source.stem}-{named[:16]}.so")

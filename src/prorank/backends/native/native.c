@@ -9,8 +9,8 @@
  *
  * Needs AVX-512 with VNNI. See native.py for how weights are laid out and who calls this.
  */
-#include "native_attention.h"
-#include "native_linear.h"
+#include "attention.h"
+#include "linear.h"
 
 /* ---- the decoder ---- */
 

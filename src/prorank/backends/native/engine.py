@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prorank.backends.compiler import compiled, processor_features
 from prorank.backends.cores import available_cores
 from prorank.backends.graph import INPUTS, Array, GraphBackend
 from prorank.backends.mapped import give_back, map_tensors
+from prorank.backends.native.compiler import compiled, processor_features
 
 __all__ = ["FORMAT", "PARTS", "WEIGHTS", "NativeBackend"]
 

@@ -1,6 +1,6 @@
 /* Attention of a few neighbouring tokens of one head, in bfloat16 with float32 sums. */
 #pragma once
-#include "native_model.h"
+#include "model.h"
 
 /* Turn a head by its position, in place, after its norm where it has one. */
 static void rotate(float *x, const float *norm, float epsilon, int size, const float *cosine, const float *sine) {

@@ -1,6 +1,6 @@
 /* Linear layers: inputs are rounded to bytes, and multiplied 6 tokens by 64 outputs at a time. */
 #pragma once
-#include "native_model.h"
+#include "model.h"
 
 /* Root mean square over a row, its inverse: what a norm multiplies with. */
 static float inverse_rms(const float *x, int width, float epsilon) {

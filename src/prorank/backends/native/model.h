@@ -1,6 +1,6 @@
 /* A model, a batch, and the memory that a batch needs. native.py has the same structures, field by field. */
 #pragma once
-#include "native_arithmetic.h"
+#include "arithmetic.h"
 
 typedef struct {
     const int8_t *weights; /* [outputs / 64][inputs / 4][64][4] */
