@@ -160,8 +160,8 @@ def data() -> str:
 
 def training() -> str:
     """The recipe's steps, and from the records how long each took, on what, and what it changed."""
-    from prorank.train.refine_settings import RefineConfig
-    from prorank.train.settings import WarmupConfig
+    from prorank.training.refine.config import RefineConfig
+    from prorank.training.warmup.config import WarmupConfig
 
     classes = {"warmup": WarmupConfig, "refine": RefineConfig}
     rows, hours, known = [], 0.0, True

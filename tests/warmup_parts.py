@@ -10,7 +10,7 @@ from prorank.data.collection import Collection
 from prorank.model.base import LoadedBase, load_base
 from prorank.prompt.derive import derive_template
 from prorank.prompt.encoder import PromptEncoder
-from prorank.train.settings import WarmupConfig
+from prorank.training.warmup.config import WarmupConfig
 from prorank.types import Document, Query
 
 CHAT = (

@@ -86,7 +86,7 @@ def _scored(
     """
     import numpy as np
 
-    from prorank.train.sampling import is_held_out
+    from prorank.training.held_out import is_held_out
 
     def accepts(collection: Collection, query_id: str) -> bool:
         return query_id in collection.qrels and (not args.held_out or is_held_out(query_id, 0.1))

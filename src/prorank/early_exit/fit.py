@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +47,9 @@ class Seen(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Write one numpy file."""
+        arrays: dict[str, Any] = {str(layer): values for layer, values in self.features.items()}
         with path.open("wb") as file:
-            np.savez(file, margins=self.margins, **{str(layer): values for layer, values in self.features.items()})
+            np.savez(file, margins=self.margins, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Seen:
@@ -177,9 +178,9 @@ def _regression(
     x = [_centred(values.astype(np.float32)) for values in read]
     y = [_centred(values) for values in margins]
     folds = [list(range(start, len(x), _FOLDS)) for start in range(min(_FOLDS, len(x)))]
-    squares = [sum(x[i].T @ x[i] for i in fold) for fold in folds]
-    products = [sum(x[i].T @ y[i] for i in fold) for fold in folds]
-    all_squares, all_products = sum(squares), sum(products)
+    squares = [_total([x[i].T @ x[i] for i in fold]) for fold in folds]
+    products = [_total([x[i].T @ y[i] for i in fold]) for fold in folds]
+    all_squares, all_products = _total(squares), _total(products)
 
     def estimated(ridge: float) -> list[npt.NDArray[np.float32]]:
         found: list[npt.NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(x)
@@ -192,6 +193,13 @@ def _regression(
     tried = {ridge: estimated(ridge) for ridge in _RIDGES}
     best = max(tried, key=lambda ridge: _correlation(tried[ridge], margins))
     return _solved(all_squares, all_products, best), tried[best]
+
+
+def _total(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
 def _solved(

@@ -30,15 +30,15 @@ from prorank.model.base import LoadedBase
 from prorank.model.checkpoint import Manifest, save_checkpoint
 from prorank.prompt.encoder import PromptEncoder
 from prorank.reranker import Reranker
-from prorank.train.checkpoint import check_output_folder, check_same_run, load_state, read_progress, save_state
-from prorank.train.lists import Mixture
-from prorank.train.listwise import ListLearner, ListStatistics
-from prorank.train.optimise import apply_gradients, build_optimiser, learning_rate_at, summed
-from prorank.train.policy import Policy
-from prorank.train.refine_settings import RefineConfig
-from prorank.train.runlog import RunLog
-from prorank.train.setup import build_policy, reading_as, training_encoder
-from prorank.train.stopping import StopSignal
+from prorank.training.checkpoint import check_output_folder, check_same_run, load_state, read_progress, save_state
+from prorank.training.optimise import apply_gradients, build_optimiser, learning_rate_at, summed
+from prorank.training.policy import Policy
+from prorank.training.refine.config import RefineConfig
+from prorank.training.refine.learner import ListLearner, ListStatistics
+from prorank.training.refine.lists import Mixture
+from prorank.training.runlog import RunLog
+from prorank.training.setup import build_policy, reading_as, training_encoder
+from prorank.training.stopping import StopSignal
 
 __all__ = ["RefineResult", "refine"]
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from prorank.data.collection import Collection
-from prorank.train.refine_settings import RefineConfig
-from prorank.train.sampling import is_held_out
+from prorank.training.held_out import is_held_out
+from prorank.training.refine.config import RefineConfig
 from prorank.types import Run
 
 __all__ = ["ListSource", "Mixture", "RankingList"]

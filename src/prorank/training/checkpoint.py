@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from prorank.config import config_dict, first_difference
 from prorank.files import atomic_folder, write_atomic
-from prorank.train.settings import TrainingConfig
+from prorank.training.config import TrainingConfig
 
 __all__ = ["check_output_folder", "check_same_run", "load_state", "read_progress", "save_state"]
 

@@ -7,10 +7,10 @@ from typing import Any, TypedDict
 
 import torch
 
-from prorank.train.optimise import apply_gradients, learning_rate_at, summed
-from prorank.train.sampling import PromptSampler, QueryPrompts
-from prorank.train.settings import WarmupConfig
-from prorank.train.step import STATISTICS, Learned, Learner, Stored
+from prorank.training.optimise import apply_gradients, learning_rate_at, summed
+from prorank.training.warmup.config import WarmupConfig
+from prorank.training.warmup.learner import STATISTICS, Learned, Learner, Stored
+from prorank.training.warmup.prompts import PromptSampler, QueryPrompts
 from prorank.types import EncodedGroup
 
 __all__ = ["State", "train_step"]

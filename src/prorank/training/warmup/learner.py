@@ -11,12 +11,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from prorank.train.grpo import group_advantages, policy_loss
-from prorank.train.policy import Policy, pack
-from prorank.train.rewards import Completion, Reward
-from prorank.train.rollout import Rollout, completion_logprobs, enumerate_outputs, sample
-from prorank.train.sampling import QueryPrompts
-from prorank.train.settings import WarmupConfig
+from prorank.training.policy import Policy, pack
+from prorank.training.warmup.config import WarmupConfig
+from prorank.training.warmup.grpo import group_advantages, policy_loss
+from prorank.training.warmup.prompts import QueryPrompts
+from prorank.training.warmup.rewards import Completion, Reward
+from prorank.training.warmup.rollout import Rollout, completion_logprobs, enumerate_outputs, sample
 from prorank.types import EncodedGroup
 
 __all__ = ["STATISTICS", "Learned", "Learner", "Stored"]

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from prorank.data.collection import Collection
-from prorank.train.settings import WarmupConfig
+from prorank.training.held_out import is_held_out
+from prorank.training.warmup.config import WarmupConfig
 from prorank.types import Run
 
-__all__ = ["PromptSampler", "QueryPrompts", "is_held_out"]
+__all__ = ["PromptSampler", "QueryPrompts"]
 
 
 class QueryPrompts(NamedTuple):
@@ -30,11 +31,6 @@ class QueryPrompts(NamedTuple):
     """``positive``, ``random`` or ``hard``, a document."""
     instruction: str | None = None
     """None: the template's own."""
-
-
-def is_held_out(query_id: str, share: float) -> bool:
-    """Whether a query is kept for evaluation: by the hash of its id, so that it never changes sides."""
-    return int(hashlib.sha256(query_id.encode()).hexdigest()[:8], 16) % 10_000 < share * 10_000
 
 
 class PromptSampler:

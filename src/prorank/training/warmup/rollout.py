@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from prorank.train.grpo import label_prior_offset
-from prorank.train.policy import Packed, Policy, pack
+from prorank.training.policy import Packed, Policy, pack
+from prorank.training.warmup.grpo import label_prior_offset
 from prorank.types import EncodedGroup
 
 __all__ = ["OTHER", "Rollout", "completion_logprobs", "enumerate_outputs", "sample"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from prorank.train.policy import Policy
-from prorank.train.settings import TrainingConfig
+from prorank.training.config import TrainingConfig
+from prorank.training.policy import Policy
 
 __all__ = ["apply_gradients", "build_optimiser", "learning_rate_at", "summed"]
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from prorank.train.refine_settings import LABEL_LOSSES
+from prorank.training.refine.config import LABEL_LOSSES
 
 __all__ = ["LOSSES", "ListLoss", "combined"]
 

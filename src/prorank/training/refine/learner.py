@@ -1,7 +1,7 @@
 """What one list teaches: margins by the scoring path's own functions, with gradients, and the loss on them.
 
 The query's prefix is computed once for all documents of its list, in the forward and in the backward pass, and nothing
-is padded (:mod:`prorank.train.ragged`). A list of more tokens than ``forward_tokens`` goes in parts, padded: margins
+is padded (:mod:`.ragged`). A list of more tokens than ``forward_tokens`` goes in parts, padded: margins
 first, without gradients; then the loss's gradient by margin; then every part again, with gradients gathered in the
 prefix's keys and values (gradient caching; Gao et al. 2021, arXiv 2101.06983). The result is the same.
 """
@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 
 from prorank.backends.torch import PrefixStates, label_rows, last_hidden_states, prefix_states
-from prorank.train.lists import RankingList
-from prorank.train.losses import ListLoss, combined
-from prorank.train.policy import Policy
-from prorank.train.ragged import ragged_hidden_states, use_ragged_attention
-from prorank.train.refine_settings import RefineConfig
+from prorank.training.policy import Policy
+from prorank.training.refine.config import RefineConfig
+from prorank.training.refine.lists import RankingList
+from prorank.training.refine.losses import ListLoss, combined
+from prorank.training.refine.ragged import ragged_hidden_states, use_ragged_attention
 from prorank.types import EncodedGroup
 
 __all__ = ["ListLearner", "ListStatistics"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prorank.train.settings import TrainingConfig
+from prorank.training.config import TrainingConfig
 
 __all__ = ["LABEL_LOSSES", "TEACHER_LOSSES", "RefineConfig"]
 
 LABEL_LOSSES = ("softmax", "bce", "balanced_bce", "ranknet", "lambda", "listnet")
-"""Names of the losses on judgments; the functions are in ``prorank.train.losses``, which needs torch."""
+"""Names of the losses on judgments; the functions are in ``prorank.training.refine.losses``, which needs torch."""
 TEACHER_LOSSES = ("kl", "margin_mse")
 """Names of the losses on a teacher's scores."""
 

@@ -27,18 +27,18 @@ from prorank.config import config_dict
 from prorank.model.base import LoadedBase
 from prorank.model.checkpoint import Manifest, save_checkpoint
 from prorank.prompt.encoder import PromptEncoder
-from prorank.train.checkpoint import check_output_folder, check_same_run, load_state, read_progress, save_state
-from prorank.train.heldout import HeldOutAnswers, ask, divergence, read_answers, summary, write_answers
-from prorank.train.optimise import build_optimiser
-from prorank.train.policy import Policy, check_packing
-from prorank.train.rewards import resolve_rewards
-from prorank.train.runlog import RunLog
-from prorank.train.sampling import PromptSampler
-from prorank.train.settings import WarmupConfig
-from prorank.train.setup import build_policy, reading_as, training_encoder
-from prorank.train.step import Learner
-from prorank.train.stopping import StopSignal
-from prorank.train.update import State, train_step
+from prorank.training.checkpoint import check_output_folder, check_same_run, load_state, read_progress, save_state
+from prorank.training.optimise import build_optimiser
+from prorank.training.policy import Policy, check_packing
+from prorank.training.runlog import RunLog
+from prorank.training.setup import build_policy, reading_as, training_encoder
+from prorank.training.stopping import StopSignal
+from prorank.training.warmup.config import WarmupConfig
+from prorank.training.warmup.held_out import HeldOutAnswers, ask, divergence, read_answers, summary, write_answers
+from prorank.training.warmup.learner import Learner
+from prorank.training.warmup.prompts import PromptSampler
+from prorank.training.warmup.rewards import resolve_rewards
+from prorank.training.warmup.step import State, train_step
 
 __all__ = ["WarmupResult", "warmup"]
 

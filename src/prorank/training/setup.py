@@ -12,10 +12,10 @@ import torch
 from prorank.backends.torch import pick_dtype
 from prorank.model.base import LoadedBase
 from prorank.prompt.encoder import PromptEncoder
-from prorank.train.memory import keep_freed_memory
-from prorank.train.merged_lora import use_merged_lora
-from prorank.train.policy import Policy
-from prorank.train.settings import TrainingConfig
+from prorank.training.config import TrainingConfig
+from prorank.training.memory import keep_freed_memory
+from prorank.training.merged_lora import use_merged_lora
+from prorank.training.policy import Policy
 from prorank.types import EncodedGroup
 
 __all__ = ["Prompts", "build_policy", "reading_as", "training_encoder", "with_limits"]

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from prorank.files import write_atomic
-from prorank.train.policy import Policy, pack
-from prorank.train.sampling import QueryPrompts
-from prorank.train.step import greedy_answers
+from prorank.training.policy import Policy, pack
+from prorank.training.warmup.learner import greedy_answers
+from prorank.training.warmup.prompts import QueryPrompts
 from prorank.types import EncodedGroup
 
 __all__ = [
