@@ -91,8 +91,8 @@ def load_dataset(spec: DatasetSpec, depth: int, evaluation: Sequence[Collection]
     Args:
         depth: candidates a query.
     """
-    from prorank.data.collection import load_collection, training_split
     from prorank.data.first_stage import first_stage
+    from prorank.data.load import load_collection, training_split
     from prorank.data.overlap import find_overlap, without
 
     collection = load_collection(spec.path, training_split(spec.path, spec.split))
@@ -114,7 +114,7 @@ def load_dataset(spec: DatasetSpec, depth: int, evaluation: Sequence[Collection]
 
 def load_excluded(specs: Sequence[str]) -> list[Collection]:
     """Evaluation sets named as ``PATH`` (all its splits but train) or ``PATH:SPLIT``."""
-    from prorank.data.collection import load_collection, splits_of
+    from prorank.data.load import load_collection, splits_of
 
     found = []
     for path, split in map(_path_and_split, specs):

@@ -62,7 +62,8 @@ def chosen_queries(
         ValueError: no query has candidates.
     """
     from prorank.data import first_stage
-    from prorank.data.collection import load_collection, pick_split, splits_of
+    from prorank.data.collection import pick_split
+    from prorank.data.load import load_collection, splits_of
 
     found = []
     for path in args.data:

@@ -48,7 +48,7 @@ def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Mine with the first stage's scores, or with a model's where one is named."""
-    from prorank.data.collection import load_collection, training_split
+    from prorank.data.load import load_collection, training_split
 
     split = training_split(args.data, args.split)
     return mine(args, load_collection(args.data, split), model=args.model)

@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out: {args.out} must end in .jsonl or .jsonl.gz")
 
     from prorank.cli._teachers import teacher_run
-    from prorank.data.collection import load_collection, training_split
     from prorank.data.first_stage import first_stage, fuse
     from prorank.data.jsonl import write_jsonl
+    from prorank.data.load import load_collection, training_split
     from prorank.data.pseudo import pseudo_queries
 
     split = training_split(args.data, args.split)

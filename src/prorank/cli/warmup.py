@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if pairs < 0 or pairs == 1:
         raise ValueError(f"--analysis-pairs: expected 0 or at least 2, got {pairs}")
 
-    from prorank.data.collection import load_collection, training_split
+    from prorank.data.load import load_collection, training_split
 
     split = training_split(options["data"], options.get("split"))
     train(load_collection(options["data"], split), {**options, "analysis_pairs": pairs}, config)

@@ -1,7 +1,7 @@
 """How the cost grows with documents, and with their length: seconds and peak memory, a process a backend.
 
-    python benchmarks/growth.py --append benchmarks/results/growth.jsonl
-    python benchmarks/growth.py --documents 10 50 --words 8 16 --repeats 1         # does it run?
+    python -m benchmarks.runs.growth --append benchmarks/results/growth.jsonl
+    python -m benchmarks.runs.growth --documents 10 50 --words 8 16 --repeats 1         # does it run?
 
 One query, the built-in reranker. First `--documents` short passages (16 words each, all different), fewest first, so
 that the peak after each is what so many take; then 32 passages of `--words` words. Medians of the repeats; more than
@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import BF16, INT8, sides
-from results import DATA
-from turns import Jobs, ended, take_turns
+from benchmarks.runs.collections import DATA
+from benchmarks.runs.engine import BF16, INT8, sides
+from benchmarks.runs.turns import Jobs, ended, take_turns
 
 SHORT, MANY, FEW = 16, 1000, 32
 """Words of a short passage; documents from which one repeat is enough; passages where the length grows."""
@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
 
 def material(args: argparse.Namespace) -> tuple[str, list[str]]:
     """A query, and as many different short passages as the longest list needs."""
-    from prorank.data.collection import load_collection
+    from prorank.data.load import load_collection
 
     collection = load_collection(args.data, "train")
     texts = (document.content.split()[:SHORT] for document in collection.documents.values())

@@ -1,6 +1,6 @@
 """What the server's queue alone costs: the same requests through ``Reranker.score_groups`` and through the batcher.
 
-    python benchmarks/serve_queue.py [MODEL]
+    python -m benchmarks.runs.serve_queue [MODEL]
 
 Both in one process and in turn, so that whatever else the machine does falls on both. Prints tokens a second.
 """

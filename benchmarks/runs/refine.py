@@ -1,7 +1,7 @@
 """What a step of refine costs beside sentence-transformers' CrossEncoderTrainer: documents a second and peak memory.
 
-    python benchmarks/refine.py --append benchmarks/results/refine.jsonl
-    python benchmarks/refine.py --repeats 1 --queries 1 --sides ours cross-encoder        # does it run?
+    python -m benchmarks.runs.refine --append benchmarks/results/refine.jsonl
+    python -m benchmarks.runs.refine --repeats 1 --queries 1 --sides ours cross-encoder        # does it run?
 
 All sides take the same base in the same precision (16-bit weights, float32 adapters, autocast), LoRA of the same rank
 on the same layers, the same lists in one order or another (one positive, random rivals; documents cut beforehand, so
@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from training_sides import each_side, memory, parser_of, reset_peak
+from benchmarks.runs.training_sides import each_side, memory, parser_of, reset_peak
 
 SIDES = ("ours", "ours-plain", "cross-encoder")
 LEARNING_RATE = 1e-6  # weights hardly move, so that every step is the same work
@@ -37,7 +37,7 @@ def main() -> int:
     if args.side:
         print(json.dumps(cross_encoder(args) if args.side == "cross-encoder" else ours(args)))
         return 0
-    rows = each_side(__file__, args.sides)
+    rows = each_side("benchmarks.runs.refine", args.sides)
     return finish(rows, args)
 
 
@@ -50,7 +50,7 @@ def parse() -> argparse.Namespace:
 
 def material(args: argparse.Namespace, *, share_prefix: bool = True) -> tuple[Any, Any, Any, list[Any]]:
     """(base, encoder, settings, lists of all steps): what the sides share."""
-    from prorank.data.collection import load_collection
+    from prorank.data.load import load_collection
     from prorank.model.base import load_base
     from prorank.prompt.derive import resolve_template
     from prorank.prompt.encoder import PromptEncoder

@@ -1,4 +1,4 @@
-"""One side of `benchmarks/scoring.py`: a process of its own that scores what it is told, and says how long it took.
+"""One side of `benchmarks/runs/scoring.py`: a process that scores what it is told, and says how long it took.
 
 It must run in another package's virtual environment, so it imports nothing of prorank unless it is prorank's side.
 It reads one JSON line a task from standard input and answers with one JSON line.

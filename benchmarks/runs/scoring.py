@@ -1,8 +1,8 @@
 """How fast and how large: our scoring beside mxbai-rerank's and sentence-transformers', same weights, same pairs.
 
-    python benchmarks/scoring.py --append benchmarks/results/scoring.jsonl
-    python benchmarks/scoring.py --repeats 1 --queries 1 --documents 4          # does it run?
-    python benchmarks/scoring.py --mxbai-python .venvs/mxbai/bin/python         # an environment that is there already
+    python -m benchmarks.runs.scoring --append benchmarks/results/scoring.jsonl
+    python -m benchmarks.runs.scoring --repeats 1 --queries 1 --documents 4          # does it run?
+    python -m benchmarks.runs.scoring --mxbai-python .venvs/mxbai/bin/python    # an existing environment
 
 Every side is a process of its own with its package's default settings on the CPU. The sides take turns: repeat r gives
 the same queries' candidates (BM25's top 100, a real collection) to each of them, another repeat gives other queries.
@@ -29,9 +29,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from turns import Jobs, Side, ended, take_turns
+from benchmarks.runs.collections import DATA
+from benchmarks.runs.turns import Jobs, Side, ended, take_turns
 
-HERE = Path(__file__).resolve().parent
 MXBAI = ("torch==2.13.0", "transformers<5", "mxbai-rerank==0.1.6")
 PEER, EQUAL = "mxbai-rerank", "prorank fp32, mxbai prompt"
 
@@ -49,8 +49,7 @@ def main() -> int:
 def parser_of(doc: str | None, *, queries: int, documents: int) -> argparse.ArgumentParser:
     """The flags that say which pairs are scored, and where the record goes."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = HERE.parent.parent / "shared" / "data" / "nfcorpus"
-    parser.add_argument("--data", type=Path, default=data, help="a BEIR folder (default: NFCorpus beside the checkout)")
+    parser.add_argument("--data", type=Path, default=DATA / "nfcorpus", help="a BEIR folder (default: %(default)s)")
     parser.add_argument("--split", default="test")
     parser.add_argument("--queries", type=int, default=queries, help="queries in each repeat (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="each with other queries (default: %(default)s)")
@@ -85,8 +84,8 @@ def parse() -> argparse.Namespace:
 
 def pairs_of(args: argparse.Namespace) -> tuple[list[Jobs], Jobs]:
     """Per repeat its queries with BM25's candidates, and the first call: queries spread over the split, none twice."""
-    from prorank.data.collection import load_collection
     from prorank.data.first_stage import first_stage
+    from prorank.data.load import load_collection
 
     collection = load_collection(args.data, args.split)
     run = first_stage("bm25", collection, args.top_k)

@@ -1,8 +1,5 @@
 """Writes the tables of docs/model-card.md from the shipped adapter's manifest, its recipe and the records.
 
-    python benchmarks/card_tables.py           # write
-    python benchmarks/card_tables.py --check   # say whether the card is as they are
-
 benchmarks/results/training.jsonl holds the record line of each step of training (`cat runs/NAME/*/records.jsonl`); a
 step's line is the last one whose settings are those of the recipe.
 """
@@ -10,17 +7,16 @@ step's line is the last one whose settings are those of the recipe.
 from __future__ import annotations
 
 import json
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import results_records
-import results_tables as results
-from tables import Record, main, records, table
+from benchmarks.tables import records as results_records
+from benchmarks.tables import results
+from benchmarks.tables.writer import DOCS, Record, records, table
 
-PAGE = results_records.REPO / "docs" / "model-card.md"
+PAGE = DOCS / "model-card.md"
 RECIPE = results_records.REPO / "recipes" / "train" / f"{results_records.NAME}.toml"
 TRAINING_FILE = "training.jsonl"
 MS_MARCO = "MS MARCO terms: non-commercial research"
@@ -266,6 +262,3 @@ PAGES = {
         "weaknesses": weaknesses,
     }
 }
-
-if __name__ == "__main__":
-    sys.exit(main(PAGES, __doc__))

@@ -1,9 +1,9 @@
 """What the server costs and whether it keeps its promises: throughput beside the library's, latency, overload, memory.
 
-    python benchmarks/serve.py --append benchmarks/results/serve.jsonl       # about 20 minutes, 10 of them for memory
-    python benchmarks/serve.py --seconds 5 --soak-minutes 0 --clients 1 4        # does it run?
-    python benchmarks/serve.py --peer crossencoder
-    python benchmarks/serve.py --peer mxbai --peer-python .venvs/mxbai/bin/python
+    python -m benchmarks.runs.serve --append benchmarks/results/serve.jsonl  # about 20 minutes, 10 of them for memory
+    python -m benchmarks.runs.serve --seconds 5 --soak-minutes 0 --clients 1 4        # does it run?
+    python -m benchmarks.runs.serve --peer crossencoder
+    python -m benchmarks.runs.serve --peer mxbai --peer-python .venvs/mxbai/bin/python
 
 In one run, on the same requests: `Reranker.rank` offline; the server with 1, 4, 16 and 64 clients, each answer compared
 with the offline margins; 4 times the load it can carry, where accepted requests must keep their bound and the rest get
@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from serve_load import Job, Tally, closed_loop, open_loop
+
+from benchmarks.runs.serve_load import Job, Tally, closed_loop, open_loop
 
 HERE = Path(__file__).resolve().parent
 

@@ -1,21 +1,17 @@
 """Writes the tables of docs/serving.md from benchmarks/results/serve.jsonl; no figure there is typed by hand.
 
-    python benchmarks/serve_tables.py           # write
-    python benchmarks/serve_tables.py --check   # say whether the page is as the records are
-
 A table shows the last record that has what it needs.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 
-import tables
-from tables import HERE, Record
+from benchmarks.tables import writer as tables
+from benchmarks.tables.writer import DOCS, Record
 
-PAGE = HERE.parent / "docs" / "serving.md"
+PAGE = DOCS / "serving.md"
 
 
 def last(records: list[Record], fits: Callable[[Record], bool]) -> Record | None:
@@ -141,6 +137,3 @@ def written(function: Callable[[list[Record]], str]) -> str:
 PAGES = {
     PAGE: {function.__name__: partial(written, function) for function in (load, exact, overload, peer, memory)},
 }
-
-if __name__ == "__main__":
-    sys.exit(tables.main(PAGES, __doc__))

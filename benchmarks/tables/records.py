@@ -10,12 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from averages import averages
-from tables import HERE, Record, records
-
+from benchmarks.runs.averages import averages
+from benchmarks.tables.writer import REPO, Record, records
 from prorank.early_exit import readouts
 
-REPO = HERE.parent
 FILE, STAGES_FILE = "results.jsonl", "stages.jsonl"
 MODELS = REPO / "src" / "prorank" / "models"
 NAME = "prorank-smollm2-135m"

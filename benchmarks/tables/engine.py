@@ -1,28 +1,20 @@
-"""Writes docs/performance.md's tables and picture, and refine's speed, from records; no figure is typed by hand.
-
-python benchmarks/engine_tables.py           # write
-python benchmarks/engine_tables.py --check   # say whether the pages are as the records are
-"""
+"""Writes docs/performance.md's tables and picture, and refine's speed, from records; no figure is typed by hand."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-import order_kept
-from tables import HERE, Record, Tables, made, main, records, table
-
+from benchmarks.runs import order_kept
+from benchmarks.tables.writer import DOCS, Record, Tables, made, records, table
 from prorank.evaluate.svg import Figure, linear_scale, log_scale, ticks
-
-DOCS = HERE.parent / "docs"
 
 
 def engine() -> str:
     """Every backend of the last run of engine.py."""
     lines = records("engine.jsonl")
     if not lines:
-        return "Not measured yet (`python benchmarks/engine.py`)."
+        return "Not measured yet (`python -m benchmarks.runs.engine`)."
     last = lines[-1]
     settings, slowest = last["settings"], next(iter(last["sides"].values()))["pairs_per_second"]
     first = next(iter(last["sides"]))
@@ -55,7 +47,7 @@ def order() -> str:
     """The sides of the last run of order_kept.py."""
     lines = records("order_kept.jsonl")
     if not lines:
-        return "Not measured yet (`python benchmarks/order_kept.py`)."
+        return "Not measured yet (`python -m benchmarks.runs.order_kept`)."
     last = lines[-1]
     failed = [name for name, passed in last["verdict"].items() if not passed]
     return "\n".join(
@@ -83,7 +75,7 @@ def roofline() -> str:
 
     lines = records("engine.jsonl")
     if not lines:
-        return "Not measured yet (`python benchmarks/engine.py`)."
+        return "Not measured yet (`python -m benchmarks.runs.engine`)."
     peaks = lines[-1]["peak_gflop_per_second"]
     hidden, inner, layers = (SMOLLM2[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers"))
     keys = hidden * SMOLLM2["num_key_value_heads"] // SMOLLM2["num_attention_heads"]
@@ -117,7 +109,7 @@ def refine() -> str:
     """The sides of the last run of refine.py."""
     lines = records("refine.jsonl")
     if not lines:
-        return "Not measured yet (`python benchmarks/refine.py`)."
+        return "Not measured yet (`python -m benchmarks.runs.refine`)."
     last = lines[-1]
     rows = [
         [
@@ -144,7 +136,7 @@ def growth() -> str:
     """Cost against documents and against their length, of the last run of growth.py."""
     lines = records("growth.jsonl")
     if not lines:
-        return "Not measured yet (`python benchmarks/growth.py`)."
+        return "Not measured yet (`python -m benchmarks.runs.growth`)."
     last = lines[-1]
     rows = [
         [
@@ -215,6 +207,3 @@ PAGES: dict[object, Tables] = {
     DOCS / "images" / "growth.svg": {"growth": growth_picture},
     DOCS / "refine.md": {"speed": refine},
 }
-
-if __name__ == "__main__":
-    sys.exit(main(PAGES, __doc__ or ""))  # type: ignore[arg-type]

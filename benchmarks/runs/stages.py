@@ -1,6 +1,6 @@
 """What each stage of training does to prompt understanding and expressiveness, on pairs of the measuring collections.
 
-    python benchmarks/stages.py --append benchmarks/results/stages.jsonl
+    python -m benchmarks.runs.stages --append benchmarks/results/stages.jsonl
 
 Base, warmup-only and refined model answer the very same prompts: --pairs of each collection, half of them relevant, the
 others from the first stage; expressiveness comes from the first stage's candidates of --queries queries. It is what
@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results import COLLECTIONS, DATA, MODELS, present, shipped
-from results_tables import TITLES, UNDERSTANDING
-from tables import Record, table
+from benchmarks.runs.collections import DATA
+from benchmarks.runs.results import COLLECTIONS, MODELS, present, shipped
+from benchmarks.tables.results import TITLES, UNDERSTANDING
+from benchmarks.tables.writer import Record, table
 
 if TYPE_CHECKING:
     from prorank.reranker import Reranker

@@ -1,7 +1,7 @@
 """Our PyTorch backend on a GPU beside plain transformers: documents a second, GPU memory, share of the peak.
 
-    python benchmarks/gpu.py --append benchmarks/results/gpu.jsonl
-    python benchmarks/gpu.py --device cpu --repeats 1 --queries 1 --documents 4           # does it run?
+    python -m benchmarks.runs.gpu --append benchmarks/results/gpu.jsonl
+    python -m benchmarks.runs.gpu --device cpu --repeats 1 --queries 1 --documents 4           # does it run?
 
 All sides hold the same weights in bfloat16, in this process, one after the other. "transformers" is what a careful
 user writes: whole prompts sorted by length, padded on the left, 64 a batch, SDPA, logits of the last position only.
@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scoring import pairs_of, parsed, parser_of, settings_of
-from turns import ended
 
+from benchmarks.runs.scoring import pairs_of, parsed, parser_of, settings_of
+from benchmarks.runs.turns import ended
 from prorank import Reranker
 from prorank.evaluate.speed import matrix_peak, operations
 from prorank.types import EncodedGroup

@@ -1,9 +1,9 @@
 """What the built-in rerankers are worth: all stages beside BM25 and MiniLM on the collections kept for measuring.
 
     make results                                                         # repeat the last committed record, and compare
-    python benchmarks/results.py                                         # all queries, float32: hours on 2 cores
-    python benchmarks/results.py --queries 100 --dtype bfloat16 --append benchmarks/results/results.jsonl
-    python benchmarks/results.py --queries 80 nfcorpus=0                 # all of NFCorpus
+    python -m benchmarks.runs.results                                         # all queries, float32: hours on 2 cores
+    python -m benchmarks.runs.results --queries 100 --dtype bfloat16 --append benchmarks/results/results.jsonl
+    python -m benchmarks.runs.results --queries 80 nfcorpus=0                 # all of NFCorpus
 
 Every system reranks the same candidates: BM25's top 100 (of DL19, the list that came with it). `--queries N` takes N
 queries by the hash of their ids, those that `prorank train` would test on. Each collection is a folder in --out with
@@ -18,17 +18,17 @@ import argparse
 import functools
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from averages import averages
-from results_records import FILE, MEASURE, cells
-from results_tables import comparisons, quality, spread
-from tables import HERE, Record, records, table
+from benchmarks.runs.averages import averages
+from benchmarks.runs.collections import DATA
+from benchmarks.tables.records import FILE, MEASURE, cells
+from benchmarks.tables.results import comparisons, quality, spread
+from benchmarks.tables.writer import Record, records, table
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from prorank.evaluate.systems import System
     from prorank.types import Run
 
-DATA = Path(os.environ.get("PRORANK_SHARED") or HERE.parent.parent / "shared") / "data"
 COLLECTIONS = {"nfcorpus": ("test", "bm25", 1), "scifact": ("test", "bm25", 1), "dl19": ("test", "given:bm25", 2)}
 """Name -> (split, first stage, the least judgment that binary measures call relevant)."""
 MODELS = {"base": "smollm2-135m", "warmup": "prorank-smollm2-135m-warmup", "refined": "prorank-smollm2-135m"}

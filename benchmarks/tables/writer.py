@@ -1,23 +1,20 @@
-"""What the scripts that write a page's tables from records have in common; it knows no page and no record's content.
+"""Write tables into pages from committed records; it knows no page and no record's content.
 
-A table stands in a page between `<!-- table NAME -->` and `<!-- end -->`. A script names its pages and, for each, the
-functions that write its tables, and hands them to `main`:
-
-    python benchmarks/evaluate_tables.py           # write
-    python benchmarks/evaluate_tables.py --check   # say whether the page is as the records are
+A table stands in a page between `<!-- table NAME -->` and `<!-- end -->`. The modules beside this one name their pages
+in ``PAGES`` and, for each, the functions that write its tables; `python -m benchmarks.tables` runs them all.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
+REPO = Path(__file__).resolve().parents[2]
+DOCS = REPO / "docs"
+RESULTS = REPO / "benchmarks" / "results"
 """The committed records."""
 
 Record = dict[str, Any]
@@ -25,25 +22,19 @@ Tables = Mapping[str, Callable[[], str]]
 """Name -> what writes that table."""
 
 
-def main(pages: Mapping[Path, Tables], doc: str, argv: Sequence[str] | None = None) -> int:
-    """The whole command; the exit code is 1 where --check finds a page out of date.
-
-    Args:
-        doc: the script's docstring; its first line is the help text.
-    """
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a page is out of date")
-    args = parser.parse_args(argv)
+def write(pages: Mapping[Path, Tables], *, check: bool) -> int:
+    """Fill every page's tables (or only compare them); how many pages were out of date."""
     stale = 0
     for page, tables in pages.items():
         before = page.read_text("utf-8")
         after = filled(before, tables)
         stale += before != after
-        if args.check:
-            print(f"{page.name}: {'as the records are' if before == after else 'out of date: make docs'}")
-        else:
+        if check and before != after:
+            print(f"{page.name} is out of date: run make docs")
+        elif before != after:
             page.write_text(after, "utf-8")
-    return int(args.check and stale > 0)
+            print(f"{page.name} written")
+    return stale
 
 
 def filled(text: str, tables: Tables) -> str:

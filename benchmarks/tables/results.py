@@ -1,20 +1,25 @@
 """Writes the tables of docs/results.md from the records of results.py and stages.py; no figure there is typed by hand.
 
-    python benchmarks/results_tables.py           # write
-    python benchmarks/results_tables.py --check   # say whether the page is as the records are
-
 Figures of the refined stage are shown only where they were measured with the very adapter that comes with the package.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Mapping, Sequence
 
-from results_records import MEASURE, NAME, REPO, STAGES, cells, exact_results, last_results, stage_results, stages
-from tables import Record, made, main, records, table
+from benchmarks.tables.records import (
+    MEASURE,
+    NAME,
+    STAGES,
+    cells,
+    exact_results,
+    last_results,
+    stage_results,
+    stages,
+)
+from benchmarks.tables.writer import DOCS, Record, made, records, table
 
-PAGE = REPO / "docs" / "results.md"
+PAGE = DOCS / "results.md"
 ALPHA = 0.05
 MISSING = "not measured"
 TITLES = {
@@ -150,7 +155,7 @@ def exact_table() -> str:
 
 def ablation() -> str:
     """What each stage is worth for the same number of documents."""
-    import refine_ablation
+    from benchmarks.runs import refine_ablation
 
     lines = records("refine_ablation.jsonl")
     return refine_ablation.page(lines[-1]) if lines else f"{MISSING.capitalize()}."
@@ -218,6 +223,3 @@ PAGES = {
         "expressiveness": expressiveness,
     }
 }
-
-if __name__ == "__main__":
-    sys.exit(main(PAGES, __doc__))

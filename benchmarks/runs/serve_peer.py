@@ -1,10 +1,10 @@
 """The server that people write: FastAPI around a reranking package, one call a request, no batching between requests.
 
-    python benchmarks/serve_peer.py --engine mxbai --model DIR --port 9000
-    python benchmarks/serve_peer.py --engine crossencoder --model DIR --port 9000
+    python -m benchmarks.runs.serve_peer --engine mxbai --model DIR --port 9000
+    python -m benchmarks.runs.serve_peer --engine crossencoder --model DIR --port 9000
 
 It must run where its engine is installed (mxbai-rerank wants transformers 4: an environment of its own) and imports
-nothing of prorank. benchmarks/serve.py starts it with --peer-python.
+nothing of prorank. benchmarks/runs/serve.py starts it with --peer-python.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every backend of ours beside mxbai-rerank and llama.cpp: documents a second, memory, and whether the order is kept.
 
-    python benchmarks/engine.py --append benchmarks/results/engine.jsonl
-    python benchmarks/engine.py --repeats 1 --queries 1 --documents 4 --only "torch bf16" "int8"      # does it run?
+    python -m benchmarks.runs.engine --append benchmarks/results/engine.jsonl
+    python -m benchmarks.runs.engine --repeats 1 --queries 1 --documents 4 --only "torch bf16" "int8"  # does it run?
 
 Each side is a process of its own (see `scoring.py`, whose pairs, turns and timing these are) with the same weights: the
 built-in reranker, merged. mxbai-rerank asks in its own prompt; all others in ours. llama.cpp runs our prompt's ids in
@@ -23,9 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scoring import PEER, for_transformers_4, mxbai_environment, pairs_of, parsed, parser_of, settings_of
-from turns import Jobs, Side, ended, take_turns
 
+from benchmarks.runs.scoring import (
+    PEER,
+    for_transformers_4,
+    mxbai_environment,
+    pairs_of,
+    parsed,
+    parser_of,
+    settings_of,
+)
+from benchmarks.runs.turns import Jobs, Side, ended, take_turns
 from prorank.evaluate.speed import PRECISIONS, matrix_peak, precision_of
 
 REFERENCE, BF16, INT8, LLAMA = "torch fp32", "torch bf16", "native int8", "llama.cpp q8_0"

@@ -1,4 +1,4 @@
-"""Load for benchmarks/serve.py: requests against a rerank server, every answer checked against known scores."""
+"""Load for benchmarks/runs/serve.py: requests against a rerank server, every answer checked against known scores."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What faster ways of scoring do to the order: lower precision and early exits beside the built-in reranker in float32.
 
-    python benchmarks/order_kept.py --append benchmarks/results/order_kept.jsonl
-    python benchmarks/order_kept.py --queries 1 --top-k 20 --collections dl19                # does it run?
+    python -m benchmarks.runs.order_kept --append benchmarks/results/order_kept.jsonl
+    python -m benchmarks.runs.order_kept --queries 1 --top-k 20 --collections dl19                # does it run?
 
 --queries of each collection, BM25's top 100 each, in the reranker's own settings: excerpts, 192 tokens a prompt. All
 sides score one query after another in this process, in an order that rotates, so that a machine that slows down slows
@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from results import COLLECTIONS, DATA, MEASURES, present, subset
-from tables import table
-from turns import ended
 
+from benchmarks.runs.collections import DATA
+from benchmarks.runs.results import COLLECTIONS, MEASURES, present, subset
+from benchmarks.runs.turns import ended
+from benchmarks.tables.writer import table
 from prorank.evaluate.journal import Journal, journal_key
 from prorank.progress import progress_bar
 

@@ -1,6 +1,6 @@
 """Which stages matter: the same number of documents through the model, spent in different ways, then the same test.
 
-    python benchmarks/refine_ablation.py --out runs/refine-ablation --append benchmarks/results/refine_ablation.jsonl
+    python -m benchmarks.runs.refine_ablation --out runs/ablation --append benchmarks/results/refine_ablation.jsonl
 
 The data and the settings are the default reranker's recipe, with refine as one block; every variant gets --documents
 documents, forward and backward. Warmup's share of them is --warmup-share; a variant without warmup spends it on refine,
@@ -21,16 +21,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from averages import averages
-from results import COLLECTIONS, DATA, MEASURES, per_query, present, subset
-from tables import Record, made, table
-
+from benchmarks.runs.averages import averages
+from benchmarks.runs.collections import DATA
+from benchmarks.runs.results import COLLECTIONS, MEASURES, per_query, present, subset
+from benchmarks.tables.writer import Record, made, table
 from prorank.cli.train import BLOCK_KEYS
 
 if TYPE_CHECKING:
     from prorank.evaluate.evaluation import Evaluation
 
-REPO = Path(__file__).resolve().parent.parent
+REPO = Path(__file__).resolve().parents[2]
 RECIPE = REPO / "recipes" / "train" / "prorank-smollm2-135m.toml"
 WHOLE = "warmup + refine"
 VARIANTS: dict[str, tuple[str | None, bool]] = {

@@ -1,7 +1,7 @@
 """What one GRPO step of warmup costs beside TRL's GRPOTrainer: prompts a second and peak memory, in one run.
 
-    python benchmarks/warmup.py --data ../shared/data/msmarco-sample --append benchmarks/results/warmup.jsonl
-    python benchmarks/warmup.py --queries 1 --repeats 1 --sides ours trl-plain        # does it run?
+    python -m benchmarks.runs.warmup --data ../shared/data/msmarco-sample --append benchmarks/results/warmup.jsonl
+    python -m benchmarks.runs.warmup --queries 1 --repeats 1 --sides ours trl-plain        # does it run?
 
 Both sides take the same base in the same precision, LoRA of the same rank on the same layers, the very same prompt ids
 in the same order, 8 completions of at most 2 tokens each, the same reward functions and weights, loss, clip and
@@ -29,7 +29,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from training_sides import each_side, memory, parser_of, reset_peak
+from benchmarks.runs.training_sides import each_side, memory, parser_of, reset_peak
 
 SIDES = ("ours", "trl", "trl-plain")
 LEARNING_RATE = 1e-6  # weights hardly move, so that every step is the same work
@@ -40,7 +40,7 @@ def main() -> int:
     if args.side:
         print(json.dumps(ours(args) if args.side == "ours" else trl(args, checkpointing=args.side == "trl")))
         return 0
-    rows = each_side(__file__, args.sides)
+    rows = each_side("benchmarks.runs.warmup", args.sides)
     print(table(rows))
     finish(rows, args)
     return 0
@@ -60,7 +60,7 @@ def parity(completion: Any, label: float) -> float:
 
 def material(args: argparse.Namespace) -> tuple[Any, Any, Any, Any, Any]:
     """(base, encoder, settings, sampler, rewards): what both sides share."""
-    from prorank.data.collection import load_collection
+    from prorank.data.load import load_collection
     from prorank.model.base import load_base
     from prorank.prompt.derive import resolve_template
     from prorank.prompt.encoder import PromptEncoder

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tables import HERE
+from benchmarks.runs.collections import DATA
 
 Rows = dict[str, dict[str, Any]]
 """Side -> what its process found."""
@@ -20,7 +20,7 @@ def parser_of(doc: str, sides: Sequence[str], *, queries: int, queries_help: str
     """The flags that every such benchmark has."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--data", default=str(HERE.parent.parent / "shared" / "data" / "msmarco-sample"))
+    parser.add_argument("--data", default=str(DATA / "msmarco-sample"))
     parser.add_argument("--queries", type=int, default=queries, help=f"{queries_help} (default: %(default)s)")
     parser.add_argument(
         "--repeats", type=int, default=3, help="steps that are counted, after one that is not (default: %(default)s)"
@@ -31,12 +31,12 @@ def parser_of(doc: str, sides: Sequence[str], *, queries: int, queries_help: str
     return parser
 
 
-def each_side(script: str, sides: Sequence[str]) -> Rows:
+def each_side(module: str, sides: Sequence[str]) -> Rows:
     """Run this very command once a side; the last line that a process prints is its answer."""
     rows = {}
     for side in sides:
         print(f"== {side}", file=sys.stderr, flush=True)
-        command = [sys.executable, script, *sys.argv[1:], "--side", side]
+        command = [sys.executable, "-m", module, *sys.argv[1:], "--side", side]
         found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         rows[side] = json.loads(found.splitlines()[-1])
     return rows

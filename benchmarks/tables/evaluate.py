@@ -1,21 +1,17 @@
 """Writes the tables of docs/evaluation.md from docstrings and records; no figure there is typed by hand.
 
-    python benchmarks/evaluate_tables.py           # write
-    python benchmarks/evaluate_tables.py --check   # say whether the page is as they are
-
 A table of results shows the last record of its kind in results/.
 """
 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Any
 
-from tables import HERE, Record, made, main, records, table
+from benchmarks.tables.writer import DOCS, Record, made, records, table
 
-PAGE = HERE.parent / "docs" / "evaluation.md"
+PAGE = DOCS / "evaluation.md"
 
 REFERENCES = {
     ("nfcorpus", "test"): (0.3177, 0.3246),
@@ -109,6 +105,3 @@ PAGES = {
         "references": references,
     }
 }
-
-if __name__ == "__main__":
-    sys.exit(main(PAGES, __doc__))

@@ -1,6 +1,6 @@
 """Which parts of warmup matter: one run each with one thing changed, on the same prompts and number of steps.
 
-    python benchmarks/warmup_ablation.py --data ../shared/data/msmarco-sample --out runs/warmup-ablation
+    python -m benchmarks.runs.warmup_ablation --data data/msmarco-sample --out runs/warmup-ablation
 
 Each variant is `prorank warmup` with the CPU recipe, shortened, and the flags below; a finished variant is not run
 again, so that the script may be stopped and started; --report takes those that have finished and trains nothing.
@@ -16,7 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-REPO = Path(__file__).resolve().parent.parent
+from benchmarks.runs.collections import DATA
+
+REPO = Path(__file__).resolve().parents[2]
 RECIPE = REPO / "recipes" / "warmup" / "smollm2-135m-cpu.toml"
 VARIANTS: dict[str, dict[str, Any]] = {
     "recipe": {},
@@ -44,7 +46,7 @@ COLUMNS = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=REPO.parent / "shared" / "data" / "msmarco-sample")
+    parser.add_argument("--data", type=Path, default=DATA / "msmarco-sample")
     parser.add_argument("--out", type=Path, default=Path("runs/warmup-ablation"))
     parser.add_argument("--steps", type=int, default=40, help="optimiser steps of each variant (default: 40)")
     parser.add_argument("--document-tokens", type=int, default=64, help="shorter than the recipe's (default: 64)")

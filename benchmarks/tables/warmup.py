@@ -1,20 +1,14 @@
 """Writes the tables of docs/warmup.md from the records; no figure there is typed by hand.
 
-    python benchmarks/warmup_tables.py           # write
-    python benchmarks/warmup_tables.py --check   # say whether the file is as the records are
-
 A table's record is the last of its kind in results/.
 """
 
 from __future__ import annotations
 
-import sys
+from benchmarks.runs import warmup, warmup_ablation
+from benchmarks.tables.writer import DOCS, records
 
-import warmup
-import warmup_ablation
-from tables import HERE, main, records
-
-PAGE = HERE.parent / "docs" / "warmup.md"
+PAGE = DOCS / "warmup.md"
 
 
 def official() -> str:
@@ -52,6 +46,3 @@ def trl() -> str:
 
 
 PAGES = {PAGE: {"official": official, "ablation": ablation, "trl": trl}}
-
-if __name__ == "__main__":
-    sys.exit(main(PAGES, __doc__))
