@@ -11,7 +11,7 @@ import results
 import stages
 import tables
 
-from prorank.cli._splits import shortened
+from prorank.pipeline.splits import shortened
 from prorank.data.convert import convert
 from prorank.data.trec import write_run
 from prorank.evaluate.systems import Scored

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from prorank.cli import refine, train
-from prorank.cli._datasets import read_specs
+from prorank.pipeline.datasets import read_specs
 from prorank.cli.main import main
 from prorank.config import build_config, config_dict, read_config, run_options
 from prorank.data.convert import convert

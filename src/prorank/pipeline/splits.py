@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prorank.cli._datasets import Prepared
+    from prorank.pipeline.datasets import Prepared
     from prorank.data.collection import Collection
     from prorank.training.refine.config import RefineConfig
 
@@ -27,7 +27,7 @@ def remined(
         config: of the block to come; candidates down to ``hard_rank_to`` are scored.
         folder: keeps the scores, so that an interrupted run goes on.
     """
-    from prorank.cli._teachers import scored_candidates
+    from prorank.pipeline.teachers import scored_candidates
     from prorank.evaluate.systems import RerankerSystem
     from prorank.reranker import Reranker
     from prorank.training.held_out import is_held_out
