@@ -10,10 +10,10 @@ import pytest
 from benchmarks.runs import results, stages
 from benchmarks.tables import writer as tables
 
-from prorank.cli._splits import shortened
 from prorank.data.convert import convert
 from prorank.data.trec import write_run
 from prorank.evaluate.systems import Scored
+from prorank.pipeline.splits import shortened
 from refine_parts import candidates
 from warmup_parts import collection, make_base
 

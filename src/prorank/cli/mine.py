@@ -69,7 +69,7 @@ def mine(args: argparse.Namespace, collection: Collection, model: str | None = N
     candidates = first_stage(args.first_stage, collection, args.top_k)
     name = args.first_stage.replace(":", "-")
     if model is not None:
-        from prorank.cli._teachers import scored_candidates
+        from prorank.pipeline.teachers import scored_candidates
 
         with_relevant = {
             q: {**listed, **{d: float("-inf") for d in relevant(collection, q) if d not in listed}}

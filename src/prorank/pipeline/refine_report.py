@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prorank.cli._curves import learning_curves, run_footer
 from prorank.evaluate.page import Section, render_page
 from prorank.files import write_atomic
+from prorank.pipeline.curves import learning_curves, run_footer
 
 __all__ = ["write_report"]
 

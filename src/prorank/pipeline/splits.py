@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prorank.cli._datasets import Prepared
     from prorank.data.collection import Collection
+    from prorank.pipeline.datasets import Prepared
     from prorank.training.refine.config import RefineConfig
 
 __all__ = ["remined", "shortened", "split_off"]
@@ -27,8 +27,8 @@ def remined(
         config: of the block to come; candidates down to ``hard_rank_to`` are scored.
         folder: keeps the scores, so that an interrupted run goes on.
     """
-    from prorank.cli._teachers import scored_candidates
     from prorank.evaluate.systems import RerankerSystem
+    from prorank.pipeline.teachers import scored_candidates
     from prorank.reranker import Reranker
     from prorank.training.held_out import is_held_out
     from prorank.training.setup import with_limits
