@@ -38,8 +38,8 @@ def nothing_starts(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("something was computed or loaded before everything was checked")
 
-    importlib.import_module("prorank.artifact")  # takes load_base by name: it must have the real one
-    for module, name in (("data.first_stage", "first_stage"), ("bases", "load_base"), ("data.bm25", "bm25_run")):
+    importlib.import_module("prorank.model.checkpoint")  # takes load_base by name: it must have the real one
+    for module, name in (("data.first_stage", "first_stage"), ("model.base", "load_base"), ("data.bm25", "bm25_run")):
         monkeypatch.setattr(importlib.import_module(f"prorank.{module}"), name, refuse)
     monkeypatch.setattr(importlib.import_module("prorank.reranker").Reranker, "from_pretrained", refuse)
 

@@ -97,10 +97,10 @@ def test_the_api_drops_them_from_lists_that_are_handed_over(arguana, tmp_path):
 
 
 def test_no_training_list_holds_the_own_document(arguana):
-    from prorank.train.lists import ListSource
-    from prorank.train.refine_settings import RefineConfig
-    from prorank.train.sampling import PromptSampler
-    from prorank.train.settings import WarmupConfig
+    from prorank.training.refine.config import RefineConfig
+    from prorank.training.refine.lists import ListSource
+    from prorank.training.warmup.config import WarmupConfig
+    from prorank.training.warmup.prompts import PromptSampler
 
     handed = first_stage("bm25", load_collection(arguana, own_documents="keep"), 20)
     collection = load_collection(arguana)

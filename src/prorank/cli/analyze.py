@@ -13,9 +13,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from prorank.cli._checks import folder_writable, installed, models_known, target_writable
 from prorank.cli._model import add_model_arguments, load_reranker, positive
 from prorank.cli.evaluate import add_data_arguments, load_candidates, named_model
+from prorank.pipeline.checks import folder_writable, installed, models_known, target_writable
 from prorank.progress import progress_bar
 
 __all__ = ["add_arguments", "run"]

@@ -14,9 +14,9 @@ import json
 import sys
 from pathlib import Path
 
-from prorank.cli._checks import folder_writable, target_writable
 from prorank.cli._model import positive
 from prorank.cli.mine import add_mining_arguments
+from prorank.pipeline.checks import folder_writable, target_writable
 
 __all__ = ["add_arguments", "run"]
 
@@ -51,7 +51,7 @@ def _source(parser: argparse.ArgumentParser) -> None:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from prorank.data.collection import load_collection, splits_of
+    from prorank.data.load import load_collection, splits_of
 
     rows = []
     for split in [args.split] if args.split else splits_of(args.data):
@@ -91,8 +91,8 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _mine(args: argparse.Namespace) -> int:
-    from prorank.cli._candidates import open_collection
     from prorank.cli.mine import mine
+    from prorank.pipeline.candidates import open_collection
 
     return mine(args, open_collection(args.data, args.split, args.own_documents))
 

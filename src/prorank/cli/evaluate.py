@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prorank.cli._candidates import add_own_documents, lists_of, open_collection
-from prorank.cli._checks import first_stage_known, folder_writable, installed, models_known, target_writable
 from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.pipeline.checks import first_stage_known, folder_writable, installed, models_known, target_writable
 
 if TYPE_CHECKING:
     from prorank.evaluate.baselines import Baseline
@@ -140,8 +140,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace, models: Sequence[str | None]) -> None:
     """Everything that is named must be there before the first document is scored."""
-    from prorank.artifact import checkpoint_folder
-    from prorank.cascade import Cascade
+    from prorank.early_exit.readouts import Cascade
+    from prorank.model.checkpoint import checkpoint_folder
     from prorank.reranker import default_model
 
     installed("jinja2", extra="evaluate")

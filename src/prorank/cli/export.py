@@ -13,8 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from prorank.cli._checks import backend_runs, collection_there, folder_writable, models_known
 from prorank.cli._model import add_model_arguments, positive
+from prorank.pipeline.checks import backend_runs, collection_there, folder_writable, models_known
 
 __all__ = ["add_arguments", "run"]
 
@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _texts(args: argparse.Namespace) -> dict[str, list[str]]:
-    from prorank.data.collection import load_collection
     from prorank.data.first_stage import first_stage
+    from prorank.data.load import load_collection
 
     collection = load_collection(args.data, args.split)
     run_ = first_stage("given" if collection.candidates is not None else "bm25", collection, 20)

@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prorank.cli._candidates import add_own_documents, lists_of, open_collection
-from prorank.cli._checks import first_stage_known, models_known, target_writable
 from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.pipeline.checks import first_stage_known, models_known, target_writable
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
@@ -51,7 +51,7 @@ def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Mine with the first stage's scores, or with a model's where one is named."""
-    from prorank.data.collection import training_split
+    from prorank.data.load import training_split
 
     if args.model is not None:
         models_known(args, [args.model])
@@ -76,7 +76,7 @@ def mine(args: argparse.Namespace, collection: Collection, model: str | None = N
     candidates = lists_of(collection, args.first_stage, args.top_k)
     name = args.first_stage.replace(":", "-")
     if model is not None:
-        from prorank.cli._teachers import scored_candidates
+        from prorank.pipeline.teachers import scored_candidates
 
         with_relevant = collection.without_own(
             {

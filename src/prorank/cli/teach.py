@@ -15,9 +15,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from prorank.cli._candidates import add_own_documents, lists_of, open_collection
-from prorank.cli._checks import first_stage_known, target_writable
 from prorank.cli._model import add_model_arguments, positive
+from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.pipeline.checks import first_stage_known, target_writable
 
 __all__ = ["add_arguments", "run"]
 
@@ -49,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
     if not out.name.removesuffix(".gz").endswith(".jsonl"):
         raise ValueError(f"--out: {args.out} must end in .jsonl or .jsonl.gz")
 
-    from prorank.cli._teachers import teacher_known, teacher_run
-    from prorank.data.collection import training_split
     from prorank.data.first_stage import fuse
     from prorank.data.jsonl import write_jsonl
+    from prorank.data.load import training_split
     from prorank.data.pseudo import pseudo_queries
+    from prorank.pipeline.teachers import teacher_known, teacher_run
 
     target_writable("--out", out)
     first_stage_known("--first-stage", args.first_stage)
