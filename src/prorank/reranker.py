@@ -165,8 +165,8 @@ class Reranker:
         """The documents from most to least relevant; equal margins keep their input order.
 
         Args:
-            documents: texts, mappings or :class:`Document`, as a list, a column of pandas or an Arrow array or table;
-                all of them are scored.
+            documents: texts, mappings or :class:`Document`, as a list, a column, or a whole pandas or polars frame
+                or Arrow table with a column ``text`` (and ``title``, ``id``); all of them are scored.
             top_k: how many results to return; default: all.
             instruction: what relevance means here; default: the template's.
             return_documents: whether results carry the text.

@@ -141,6 +141,11 @@ def test_a_positive_that_is_a_negative_too_stays_positive(load: Rows, caplog: py
     ]
 
 
+def test_one_dropped_negative_is_said_in_the_singular(load: Rows, caplog: pytest.LogCaptureFixture) -> None:
+    load({"query": "q", "pos": ["p"], "neg": ["p"]})
+    assert "dropped 1 negative whose" in caplog.text
+
+
 def test_two_grades_above_zero_are_still_refused(load: Rows) -> None:
     with pytest.raises(ValueError, match=r"rows.jsonl:2: .*judged twice, differently"):
         load({"query": "q", "documents": ["a"], "labels": [1]}, {"query": "q", "documents": ["a"], "labels": [2]})

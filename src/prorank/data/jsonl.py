@@ -71,7 +71,8 @@ def load_jsonl(path: Path, split: str | None = None) -> Collection:
                 disputed.add((query, key))
     dropped = _drop_copies(documents, qrels, candidates) + len(disputed)
     if dropped:
-        logger.warning("%s: dropped %d negatives whose text is also a positive of the same query", path, dropped)
+        negatives = "negative" if dropped == 1 else "negatives"
+        logger.warning("%s: dropped %d %s whose text is also a positive of the same query", path, dropped, negatives)
     query_ids, doc_ids = _names(queries, "q"), _names(documents, "d")
     return Collection(
         path.name.removesuffix(".gz").removesuffix(".jsonl"),

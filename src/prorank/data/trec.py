@@ -136,9 +136,7 @@ def trec_id(value: str) -> str:
     if not value:
         raise ValueError("TREC files cannot carry an empty id; give every text an id")
     if re.search(r"\s", value):
-        raise ValueError(
-            f"TREC files cannot carry an id with white space: {value!r}; convert the collection's ids first"
-        )
+        raise ValueError(f"TREC files cannot carry an id with white space: {value!r}; replace it in the ids first")
     return value
 
 
