@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prorank import text_encoder
-from prorank.text_encoder import TextEncoder
+from prorank.prompt import text as text_encoder
+from prorank.prompt.text import TextEncoder
 
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=80)
 RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

@@ -11,7 +11,7 @@ import pytest
 
 from prorank.cli import warmup as command
 from prorank.config import build_config, read_config, run_options
-from prorank.train.settings import WarmupConfig
+from prorank.training.warmup.config import WarmupConfig
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPES = sorted((REPO / "recipes" / "warmup").glob("*.toml"))
@@ -34,6 +34,6 @@ def test_recipe_is_complete_and_known(path):
 
 
 def test_tables_of_the_page_are_those_of_the_records():
-    script = REPO / "benchmarks" / "warmup_tables.py"
-    found = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "benchmarks.tables", "--check"]  # all pages
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPO)
     assert found.returncode == 0, found.stdout + found.stderr
