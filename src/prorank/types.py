@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 __all__ = [
@@ -140,7 +140,8 @@ def label(value: Any, name: str) -> str:
         raise ValueError(f"the field {name!r} must be a string or a number, got {type(value).__name__}")
     # pandas makes floats of whole numbers as soon as one is missing in their column
     number: Any = value
-    return str(int(number)) if math.isfinite(number) and number == int(number) else str(number)
+    whole = isinstance(value, Integral) or (math.isfinite(number) and number == int(number))
+    return str(int(number)) if whole else str(number)
 
 
 def columns_of_documents(names: Iterable[Any]) -> dict[str, Any]:

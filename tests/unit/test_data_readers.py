@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -303,3 +305,22 @@ def test_stats():
     assert (stats.documents, stats.queries, stats.judgments, stats.relevant) == (3, 2, 3, 2)
     assert stats.relevance_levels == (0, 1, 2)
     assert stats.empty_documents == 1
+
+
+def test_ir_datasets_judgments_follow_the_same_rules(monkeypatch, caplog):
+    judgments = [SimpleNamespace(query_id=q, doc_id="d1", relevance=1) for q in ("q1", "q9", "q1")]
+    dataset = SimpleNamespace(
+        has_docs=lambda: True,
+        has_queries=lambda: True,
+        has_qrels=lambda: True,
+        has_scoreddocs=lambda: False,
+        docs_iter=lambda: [SimpleNamespace(doc_id="d1", text="a", title=None)],
+        queries_iter=lambda: [SimpleNamespace(query_id="q1", text="q")],
+        qrels_iter=lambda: judgments,
+    )
+    monkeypatch.setitem(sys.modules, "ir_datasets", SimpleNamespace(load=lambda _: dataset))
+    assert load_collection("irds:x").qrels == {"q1": {"d1": 1}}
+    assert "left out 1 judgment of 1 query that is missing from its queries, first 'q9'" in caplog.text
+    judgments[2].relevance = 2
+    with pytest.raises(ValueError, match="data: x: query 'q1' and document 'd1' are judged twice, differently"):
+        load_collection("irds:x")

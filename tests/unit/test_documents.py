@@ -83,6 +83,7 @@ def test_what_is_absent_is_no_title_and_no_id(absent: Any) -> None:
 def test_numbers_are_ids_and_titles() -> None:
     for number in (7, 7.0, np.int64(7), np.float32(7)):
         assert as_documents([{"_id": number, "title": number, "text": "a"}]) == [Document("7", "a", "7")]
+    assert as_documents([{"_id": 10**400, "text": "a"}]) == [Document("1" + "0" * 400, "a")]
     assert as_documents([{"_id": 0, "title": 1.5, "text": "a"}]) == [Document("0", "a", "1.5")]
 
 

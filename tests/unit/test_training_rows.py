@@ -107,6 +107,8 @@ def test_labelled_pairs_are_not_all_positive(load: Rows) -> None:
         ({"positive": ["p", "a"], "scores": [2, 1]}, "give 'labels', too"),
         ({"positive": "p", "Positive": "q"}, "two fields are named 'positive'"),
         ({"documents": ["a"], "labels": [[1]]}, "relevance must be an integer"),
+        ({"documents": ["a"], "labels": [10**400]}, "relevance must be an integer"),
+        ({"documents": ["a"], "scores": [10**400]}, "finite"),
         ({"documents": ["a"], "labels": [float("inf")]}, "relevance must be an integer"),
         ({"documents": ["a"], "scores": [[1]]}, "finite"),
         ({"positive": {"text": "p", "title": ["x"]}}, "'title' must be a string or a number, got list"),

@@ -176,14 +176,26 @@ def _entry(value: Any, relevance: Any, score: Any) -> Entry:
 def _relevance(value: Any) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value != math.trunc(value):
+    number = _finite(value)
+    if number is None or not number.is_integer():
         raise ValueError(f"a relevance must be an integer, got {value!r:.60}")
-    return math.trunc(value)
+    return int(number)
 
 
 def _score(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    number = _finite(value)
+    if number is None:
         raise ValueError(f"a score must be a finite number, got {value!r:.60}")
-    return float(value)
+    return number
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
