@@ -285,9 +285,15 @@ class Reranker:
             )  # fmt: skip
         return margins
 
-    def encode(self, query: str, documents: Sequence[str], instruction: str | None = None) -> Encoded:
-        """Token ids of one query's prompts; thread-safe, and apart from scoring so that callers may overlap both."""
-        return self.encoder.encode(query, documents, instruction)
+    def encode(
+        self, query: str, documents: Sequence[str], instruction: str | None = None, *, keep_end: bool = False
+    ) -> Encoded:
+        """Token ids of one query's prompts; thread-safe, and apart from scoring so that callers may overlap both.
+
+        Args:
+            keep_end: documents that are cut lose their beginning (see :meth:`PromptEncoder.encode`).
+        """
+        return self.encoder.encode(query, documents, instruction, keep_end=keep_end)
 
     def score_groups(
         self,
