@@ -217,8 +217,9 @@ class Reranker:
         """Margins of (query, document) pairs, ``(n,)`` float32, in input order."""
         by_query: dict[str, list[int]] = {}
         for i, pair in enumerate(pairs):
-            if len(pair) != 2:
-                raise ValueError(f"pair {i} must be (query, document), got {len(pair)} items")
+            if isinstance(pair, str) or len(pair) != 2:
+                got = "one string" if isinstance(pair, str) else f"{len(pair)} items"
+                raise ValueError(f"pair {i} must be (query, document), got {got}")
             by_query.setdefault(pair[0], []).append(i)
         encoded = [self.encode(query, [pairs[i][1] for i in places], instruction) for query, places in by_query.items()]
         with progress_bar("scoring", len(pairs), shown=progress) as on_scored:
