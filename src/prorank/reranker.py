@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -355,12 +356,21 @@ class Reranker:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write a checkpoint that prorank, sentence-transformers' ``CrossEncoder`` and transformers load.
 
+        ``CrossEncoder`` gives the same margins for texts that fit. It knows neither ``excerpt`` nor ``max_window`` (a
+        warning says so), cuts long prompts at their end, and takes a special token in a text for one.
+
         Raises:
             ValueError: the backend holds no transformers model.
         """
         model = getattr(self.backend, "model", None)
         if model is None:
             raise ValueError(f"backend {self.backend.name} holds no transformers model to save")
+        if self.encoder.long_documents != "truncate":
+            warnings.warn(
+                f"CrossEncoder cuts long documents where long_documents={self.encoder.long_documents!r} reads more of "
+                "them: their scores there differ from prorank's",
+                stacklevel=2,
+            )
         return save_checkpoint(Path(folder), model, self.encoder.tokenizer, self.current_manifest())
 
     def current_manifest(self) -> Manifest:
