@@ -91,7 +91,7 @@ def trained(kind: str, settings: Mapping[str, Any]) -> Record | None:
 
 def facts() -> str:
     """What is in the package."""
-    from prorank.bases import BUILT_IN
+    from prorank.model.base import BUILT_IN
 
     found = results_records.manifest()
     if found is None:
@@ -127,7 +127,7 @@ def facts() -> str:
 
 def read_outs(folder: Path) -> str:
     """Where documents may stop early."""
-    from prorank.cascade import Cascade
+    from prorank.early_exit.readouts import Cascade
 
     found = Cascade.load(folder)
     return f'after layers {", ".join(map(str, found.layers))}: `cascade="fast"`, `"faster"`' if found else "none"
@@ -160,8 +160,8 @@ def data() -> str:
 
 def training() -> str:
     """The recipe's steps, and from the records how long each took, on what, and what it changed."""
-    from prorank.train.refine_settings import RefineConfig
-    from prorank.train.settings import WarmupConfig
+    from prorank.training.refine.config import RefineConfig
+    from prorank.training.warmup.config import WarmupConfig
 
     classes = {"warmup": WarmupConfig, "refine": RefineConfig}
     rows, hours, known = [], 0.0, True

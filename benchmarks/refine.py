@@ -50,12 +50,12 @@ def parse() -> argparse.Namespace:
 
 def material(args: argparse.Namespace, *, share_prefix: bool = True) -> tuple[Any, Any, Any, list[Any]]:
     """(base, encoder, settings, lists of all steps): what the sides share."""
-    from prorank.bases import load_base
     from prorank.data.collection import load_collection
-    from prorank.prompts import PromptEncoder
-    from prorank.templates import resolve_template
-    from prorank.train.lists import ListSource, Mixture
-    from prorank.train.refine_settings import RefineConfig
+    from prorank.model.base import load_base
+    from prorank.prompt.derive import resolve_template
+    from prorank.prompt.encoder import PromptEncoder
+    from prorank.training.refine.config import RefineConfig
+    from prorank.training.refine.lists import ListSource, Mixture
 
     settings = RefineConfig(
         steps=args.repeats + 1, queries_per_step=args.queries, list_size=args.list_size, hard_negatives=0,
@@ -78,9 +78,9 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
     import torch
     from accelerate import Accelerator
 
-    from prorank.train.listwise import ListLearner
-    from prorank.train.optimise import apply_gradients, build_optimiser
-    from prorank.train.setup import build_policy, training_encoder
+    from prorank.training.optimise import apply_gradients, build_optimiser
+    from prorank.training.refine.learner import ListLearner
+    from prorank.training.setup import build_policy, training_encoder
 
     base, encoder, settings, lists = material(args, share_prefix=args.side == "ours")
     encode = training_encoder(encoder, base.model, settings, section="refine")

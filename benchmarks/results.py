@@ -138,7 +138,7 @@ def last_record(given: Mapping[str, Any]) -> Record:
 
 def shipped(systems: Sequence[str]) -> list[str]:
     """The systems without those whose model does not come with the package yet."""
-    from prorank.artifact import built_in_rerankers
+    from prorank.model.checkpoint import built_in_rerankers
 
     kept = []
     for name in systems:

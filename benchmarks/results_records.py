@@ -13,7 +13,7 @@ from typing import Any
 from averages import averages
 from tables import HERE, Record, records
 
-from prorank import cascade
+from prorank.early_exit import readouts
 
 REPO = HERE.parent
 FILE, STAGES_FILE = "results.jsonl", "stages.jsonl"
@@ -31,7 +31,7 @@ def manifest() -> Record | None:
 
 def weights(found: Record) -> dict[str, str]:
     """A manifest's files that margins are computed from -> sha256; read-outs are none of them."""
-    return {name: sha256 for name, sha256 in found["files"].items() if name != cascade.FILE}
+    return {name: sha256 for name, sha256 in found["files"].items() if name != readouts.FILE}
 
 
 def is_shipped(description: Mapping[str, Any]) -> bool:

@@ -110,7 +110,7 @@ def pairs_of(args: argparse.Namespace) -> tuple[list[Jobs], Jobs]:
 def sides(args: argparse.Namespace, scratch: Path, warm: Jobs) -> dict[str, tuple[str, dict[str, Any]]]:
     """Name -> (interpreter, what its process is told)."""
     from prorank import Reranker
-    from prorank.bases import resolve_base
+    from prorank.model.base import resolve_base
 
     base = Path(resolve_base(args.model))
 
@@ -141,7 +141,7 @@ def content_length(base: Path, max_length: int) -> int:
     """What mxbai-rerank's own limit is where whole prompts have ``max_length`` tokens."""
     from transformers import AutoTokenizer
 
-    from prorank.prompts import PRESETS
+    from prorank.prompt.presets import PRESETS
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     static = [piece.text for piece in PRESETS["mxbai-rerank-v2"].pieces if piece.kind == "static"]

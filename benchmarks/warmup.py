@@ -60,13 +60,13 @@ def parity(completion: Any, label: float) -> float:
 
 def material(args: argparse.Namespace) -> tuple[Any, Any, Any, Any, Any]:
     """(base, encoder, settings, sampler, rewards): what both sides share."""
-    from prorank.bases import load_base
     from prorank.data.collection import load_collection
-    from prorank.prompts import PromptEncoder
-    from prorank.templates import resolve_template
-    from prorank.train.rewards import Reward, resolve_rewards
-    from prorank.train.sampling import PromptSampler
-    from prorank.train.settings import WarmupConfig
+    from prorank.model.base import load_base
+    from prorank.prompt.derive import resolve_template
+    from prorank.prompt.encoder import PromptEncoder
+    from prorank.training.warmup.config import WarmupConfig
+    from prorank.training.warmup.prompts import PromptSampler
+    from prorank.training.warmup.rewards import Reward, resolve_rewards
 
     settings = WarmupConfig(
         steps=args.repeats + 1, queries_per_step=args.queries, group_size=args.group_size, precision=args.precision,
@@ -84,9 +84,9 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
     import torch
     from accelerate import Accelerator
 
-    from prorank.train.setup import build_policy, training_encoder
-    from prorank.train.step import Learner
-    from prorank.train.update import train_step
+    from prorank.training.setup import build_policy, training_encoder
+    from prorank.training.warmup.learner import Learner
+    from prorank.training.warmup.step import train_step
 
     base, encoder, settings, sampler, rewards = material(args)
     encode = training_encoder(encoder, base.model, settings)
@@ -121,8 +121,8 @@ def trl(args: argparse.Namespace, *, checkpointing: bool) -> dict[str, Any]:
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from prorank.train.rewards import Completion
-    from prorank.train.setup import build_policy, training_encoder
+    from prorank.training.setup import build_policy, training_encoder
+    from prorank.training.warmup.rewards import Completion
 
     base, encoder, settings, sampler, rewards = material(args)
     encode = training_encoder(encoder, base.model, settings)

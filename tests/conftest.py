@@ -19,7 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 @pytest.fixture(scope="session")
 def base_folder() -> Path:
     """The built-in base, unpacked: from the user's own cache, or fetched once."""
-    from prorank.bases import BaseError, resolve_base
+    from prorank.model.base import BaseError, resolve_base
 
     try:
         return Path(resolve_base("smollm2-135m"))
@@ -76,7 +76,8 @@ def tiny_llama_dir(tiny_dirs: dict[str, Path]) -> Path:
 def fake_reranker(tokenizer: Any) -> Any:
     """A reranker over the fake backend: real prompts, scores that are a hash."""
     from prorank.backends.fake import FakeBackend
-    from prorank.prompts import PRESETS, PromptEncoder
+    from prorank.prompt.encoder import PromptEncoder
+    from prorank.prompt.presets import PRESETS
     from prorank.reranker import Reranker
 
     return Reranker(FakeBackend(), PromptEncoder(tokenizer, PRESETS["prorank"]), name="fake")

@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from prorank.train.lists import ListSource, Mixture
-from prorank.train.refine import refine
-from prorank.train.refine_settings import RefineConfig
+from prorank.training.refine.config import RefineConfig
+from prorank.training.refine.lists import ListSource, Mixture
+from prorank.training.refine.loop import refine
 from prorank.types import Run
 from warmup_parts import collection, load_tiny
 

@@ -6,11 +6,11 @@ import string
 from pathlib import Path
 from typing import Any
 
-from prorank.bases import LoadedBase, load_base
 from prorank.data.collection import Collection
-from prorank.prompts import PromptEncoder
-from prorank.templates import derive_template
-from prorank.train.settings import WarmupConfig
+from prorank.model.base import LoadedBase, load_base
+from prorank.prompt.derive import derive_template
+from prorank.prompt.encoder import PromptEncoder
+from prorank.training.warmup.config import WarmupConfig
 from prorank.types import Document, Query
 
 CHAT = (

@@ -90,8 +90,8 @@ class Estimate(NamedTuple):
 
 def estimate(file: dict[str, Any]) -> Estimate:
     """From a parsed recipe; settings that it leaves open are those of the settings classes."""
-    from prorank.train.refine_settings import RefineConfig
-    from prorank.train.settings import WarmupConfig
+    from prorank.training.refine.config import RefineConfig
+    from prorank.training.warmup.config import WarmupConfig
 
     shape = SHAPES[file["model"]]
     warmup = WarmupConfig(**file.get("warmup", {}))

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from prorank import cascade
-from prorank.artifact import read_manifest, write_manifest
+from prorank.early_exit import readouts
 from prorank.files import atomic_folder, sha256_file
+from prorank.model.checkpoint import read_manifest, write_manifest
 
 MODELS = Path(__file__).resolve().parent.parent / "src" / "prorank" / "models"
 WEIGHTS = "adapter_model.safetensors"
@@ -42,8 +42,8 @@ def main() -> int:
         config["base_model_name_or_path"] = manifest.base_name
         (aside / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         calibration = tuple(args.calibration) if args.calibration else manifest.calibration
-        if (args.adapter / cascade.FILE).is_file():
-            shutil.copy(args.adapter / cascade.FILE, aside)
+        if (args.adapter / readouts.FILE).is_file():
+            shutil.copy(args.adapter / readouts.FILE, aside)
         files = {path.name: sha256_file(path) for path in sorted(aside.glob("*.safetensors"))}
         write_manifest(aside, replace(manifest, files=files, calibration=calibration))
     print(f"{target.relative_to(MODELS.parents[2])}: {(target / WEIGHTS).stat().st_size / 1e6:.1f} MB")

@@ -12,7 +12,7 @@ __all__ = ["AsyncClient", "Client", "Document", "PromptTemplate", "RankResult", 
 
 if TYPE_CHECKING:
     from prorank.client import AsyncClient, Client
-    from prorank.prompts import PromptTemplate
+    from prorank.prompt.template import PromptTemplate
     from prorank.reranker import Reranker
     from prorank.types import Document, RankResult
 
@@ -20,7 +20,7 @@ _HOMES = {
     "AsyncClient": "client",
     "Client": "client",
     "Document": "types",
-    "PromptTemplate": "prompts",
+    "PromptTemplate": "prompt.template",
     "RankResult": "types",
     "Reranker": "reranker",
 }

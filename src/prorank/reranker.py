@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prorank.artifact import Manifest, built_in_rerankers, save_checkpoint
-from prorank.cascade import Cascade
-from prorank.early_exit import EarlyExit, score_cascade
-from prorank.loading import LoadOptions, combined, early_exits, load_parts
+from prorank.early_exit.readouts import Cascade
+from prorank.early_exit.scoring import EarlyExit, score_cascade
+from prorank.model.checkpoint import Manifest, built_in_rerankers, save_checkpoint
+from prorank.model.loading import LoadOptions, combined, early_exits, load_parts
 from prorank.progress import progress_bar
-from prorank.prompts import Encoded, LongDocuments, PromptEncoder, PromptTemplate
+from prorank.prompt.encoder import Encoded, LongDocuments, PromptEncoder
+from prorank.prompt.template import PromptTemplate
 from prorank.scoring import (
     DEFAULT_BATCH_TOKENS,
     Backend,

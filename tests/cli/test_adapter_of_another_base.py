@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from prorank.artifact import Manifest, save_checkpoint
-from prorank.bases import load_base
 from prorank.cli.main import main
 from prorank.data.convert import convert
-from prorank.templates import derive_template
+from prorank.model.base import load_base
+from prorank.model.checkpoint import Manifest, save_checkpoint
+from prorank.prompt.derive import derive_template
 from warmup_parts import collection, make_base
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prorank.backends.fake import FakeBackend
-from prorank.prompts import Encoded
+from prorank.prompt.encoder import Encoded
 from prorank.scoring import probability, rank_order, score_groups
 from prorank.types import EncodedGroup
 

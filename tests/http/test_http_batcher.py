@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standin import StandIn
 
-from prorank.prompts import Encoded
+from prorank.prompt.encoder import Encoded
 from prorank.serve.batcher import Batcher, BatcherClosedError, QueueFullError
 from prorank.serve.jobs import Part, tokens_of
 from prorank.types import EncodedGroup

@@ -11,7 +11,7 @@ from test_http_formats import BODIES, scores_of
 
 from native_parts import COMMON, runs_here
 from prorank import Reranker
-from prorank.backends import compiler
+from prorank.backends.native import compiler
 from prorank.export.targets import export
 from tiny_models import make_tiny
 

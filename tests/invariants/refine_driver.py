@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-import prorank.train.refine as loop
+import prorank.training.refine.loop as loop
 from refine_parts import refine_config, train
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from prorank import Reranker
-from prorank.backends.segments import TorchEarlyExit, features
-from prorank.cascade import FILE, LEVELS, Cascade
 from prorank.cli.main import main
-from prorank.early_exit import score_cascade
+from prorank.early_exit.fit import Seen, fit_cascade
+from prorank.early_exit.readouts import FILE, LEVELS, Cascade
+from prorank.early_exit.scoring import score_cascade
+from prorank.early_exit.torch import TorchEarlyExit, features
 from prorank.evaluate.systems import RerankerSystem
-from prorank.train.cascade import Seen, fit_cascade
 from prorank.types import EncodedGroup
 from tiny_models import make_tiny
 
@@ -144,10 +144,10 @@ def test_fitted_read_outs_keep_what_they_should() -> None:
 
 def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Ctrl-C once so many queries are collected; the list grows by one for each."""
-    from prorank.train import cascade
+    from prorank.early_exit import fit as fitting
 
     collected: list[object] = []
-    whole = cascade.collect
+    whole = fitting.collect
 
     def collect(*args: Any) -> Seen:
         if len(collected) == count:
@@ -155,7 +155,7 @@ def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[object]
         collected.append(args)
         return whole(*args)
 
-    monkeypatch.setattr(cascade, "collect", collect)
+    monkeypatch.setattr(fitting, "collect", collect)
     return collected
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from prorank.train.runlog import read_log
+from prorank.training.runlog import read_log
 from refine_parts import refine_config, train
 from warmup_parts import make_base
 

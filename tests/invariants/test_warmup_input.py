@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import prorank.train.checkpoint as checkpoint
+import prorank.training.checkpoint as checkpoint
 from prorank.cli.main import main
 from prorank.data.beir import write_beir
 from prorank.data.collection import Collection
-from prorank.train.runlog import read_log
-from prorank.train.sampling import PromptSampler
-from prorank.train.setup import training_encoder
-from prorank.train.warmup import warmup
+from prorank.training.runlog import read_log
+from prorank.training.setup import training_encoder
+from prorank.training.warmup.loop import warmup
+from prorank.training.warmup.prompts import PromptSampler
 from warmup_parts import collection, config, load_tiny, make_base
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from prorank.train.runlog import read_log
-from prorank.train.sampling import PromptSampler
-from prorank.train.warmup import warmup
+from prorank.training.runlog import read_log
+from prorank.training.warmup.loop import warmup
+from prorank.training.warmup.prompts import PromptSampler
 from warmup_parts import collection, config, load_tiny, make_base
 
 DRIVER = Path(__file__).with_name("warmup_driver.py")

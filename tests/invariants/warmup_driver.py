@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-import prorank.train.warmup as loop
-from prorank.train.sampling import PromptSampler
+import prorank.training.warmup.loop as loop
+from prorank.training.warmup.prompts import PromptSampler
 from warmup_parts import collection, config, load_tiny
 
 if __name__ == "__main__":

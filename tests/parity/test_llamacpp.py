@@ -14,8 +14,8 @@ import torch
 
 from prorank.backends.llamacpp import LlamaCppBackend
 from prorank.backends.torch import TorchBackend
-from prorank.bases import load_base
 from prorank.export.gguf import Quantisation, write_gguf
+from prorank.model.base import load_base
 from prorank.scoring import margins_of, score_groups
 from prorank.types import EncodedGroup
 from tiny_models import make_tiny

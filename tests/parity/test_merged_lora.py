@@ -16,7 +16,7 @@ def test_outputs_and_gradients_are_pefts(architecture: str, base_folder: Path, t
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from prorank.train.merged_lora import use_merged_lora
+    from prorank.training.merged_lora import use_merged_lora
 
     folder = make_tiny(tmp_path / "tiny", architecture, AutoTokenizer.from_pretrained(base_folder))
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -55,7 +55,7 @@ def test_layers_of_another_kind_stay_as_they_are(base_folder: Path, tmp_path: Pa
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from prorank.train.merged_lora import use_merged_lora
+    from prorank.training.merged_lora import use_merged_lora
 
     folder = make_tiny(tmp_path / "tiny", "llama", AutoTokenizer.from_pretrained(base_folder))
     for settings in ({"lora_dropout": 0.1}, {"use_dora": True}):

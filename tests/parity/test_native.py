@@ -14,16 +14,16 @@ import torch
 
 from native_parts import COMMON, runs_here
 from prorank import Reranker
-from prorank.backends import compiler, native
 from prorank.backends.mapped import map_tensors
-from prorank.backends.native_exits import NativeEarlyExit
-from prorank.backends.segments import TorchEarlyExit
-from prorank.cascade import Cascade
+from prorank.backends.native import compiler, engine
 from prorank.cli.main import main
-from prorank.early_exit import score_cascade
+from prorank.early_exit.fit import collect
+from prorank.early_exit.native import NativeEarlyExit
+from prorank.early_exit.readouts import Cascade
+from prorank.early_exit.scoring import score_cascade
+from prorank.early_exit.torch import TorchEarlyExit
 from prorank.export.rounding import spread
 from prorank.export.targets import compare, export, parity_texts
-from prorank.train.cascade import collect
 from prorank.types import EncodedGroup
 from small_texts import DOCUMENTS, QUERY
 from tiny_models import make_tiny
@@ -115,10 +115,10 @@ def test_keys_and_values_are_those_of_the_files_weights(llama: Path, tmp_path: P
     model: Any = reference.backend.model  # type: ignore[attr-defined]
     folder = export(reference, "native-int8", tmp_path / "native")
     group = reference.encode(QUERY, DOCUMENTS).group
-    found = native.NativeBackend(folder, (0, 1), threads=1).prefix(group)
+    found = engine.NativeBackend(folder, (0, 1), threads=1).prefix(group)
     assert found is not None
     got = (found.astype(np.uint32) << 16).view(np.float32)[:, 0]
-    put_weights(reference, map_tensors(folder / native.WEIGHTS)[0])
+    put_weights(reference, map_tensors(folder / engine.WEIGHTS)[0])
     for layer in linear_layers(reference):
         layer.register_forward_pre_hook(lambda _, inputs: (rounded_inputs(inputs[0]),))
     with torch.no_grad():
@@ -180,7 +180,7 @@ def test_without_bfloat16_in_the_processor_margins_are_nearly_the_same(
         Reranker.from_pretrained(llama, dtype="float32", max_length=160), "native-int8", tmp_path / "native"
     )
     got = Reranker.from_pretrained(folder, threads=1).margins(QUERY, DOCUMENTS)
-    monkeypatch.setattr(native, "processor_features", lambda: features - {"avx512_bf16"})
+    monkeypatch.setattr(engine, "processor_features", lambda: features - {"avx512_bf16"})
     assert off(Reranker.from_pretrained(folder, threads=1).margins(QUERY, DOCUMENTS), got) <= 0.02
 
 
@@ -195,11 +195,11 @@ def test_the_compiler_of_pypi_gives_nearly_the_same(
     )
     got = Reranker.from_pretrained(folder, threads=1).margins(QUERY, DOCUMENTS)
     monkeypatch.setenv("CC", f"{sys.executable} -m ziglang cc")
-    native._library.cache_clear()
+    engine._library.cache_clear()
     try:
         assert off(Reranker.from_pretrained(folder, threads=1).margins(QUERY, DOCUMENTS), got) <= 1e-3
     finally:
-        native._library.cache_clear()
+        engine._library.cache_clear()
 
 
 @runs_here
@@ -242,7 +242,7 @@ def test_command_exports_and_ranks(llama: Path, tmp_path: Path, capsys: pytest.C
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert main([*rank, "--cascade", "fast"]) == 2
     assert "read-outs" in capsys.readouterr().err
-    (out / native.WEIGHTS).write_bytes(b"short")
+    (out / engine.WEIGHTS).write_bytes(b"short")
     assert main(rank) == 2
     assert "damaged" in capsys.readouterr().err
 
@@ -250,7 +250,7 @@ def test_command_exports_and_ranks(llama: Path, tmp_path: Path, capsys: pytest.C
 @runs_here
 def test_ids_that_do_not_exist_and_empty_rows_are_refused(llama: Path, tmp_path: Path) -> None:
     reference = Reranker.from_pretrained(llama, dtype="float32", max_length=160)
-    backend = native.NativeBackend(export(reference, "native-int8", tmp_path / "native"), (0, 1))
+    backend = engine.NativeBackend(export(reference, "native-int8", tmp_path / "native"), (0, 1))
     for own_ids, message in (([[1, 10**6]], "token ids must lie in 0 to"), ([[1], []], "a row is empty")):
         with pytest.raises(ValueError, match=message):
             backend.label_logits(EncodedGroup([], own_ids, 0))

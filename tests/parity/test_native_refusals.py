@@ -11,7 +11,7 @@ import pytest
 
 from native_parts import COMMON, runs_here
 from prorank import Reranker
-from prorank.backends import compiler, native
+from prorank.backends.native import compiler, engine
 from prorank.export.targets import export
 from tiny_models import make_tiny
 
@@ -21,13 +21,13 @@ def test_damaged_weights_and_unknown_layouts_are_refused(tmp_path: Path) -> None
     from safetensors.numpy import save_file
 
     with pytest.raises(ValueError, match=r"native.safetensors is missing"):
-        native.NativeBackend(tmp_path, (0, 1))
-    (tmp_path / native.WEIGHTS).write_bytes(b"\xff" * 32)
+        engine.NativeBackend(tmp_path, (0, 1))
+    (tmp_path / engine.WEIGHTS).write_bytes(b"\xff" * 32)
     with pytest.raises(ValueError, match="not a readable safetensors file"):
-        native.NativeBackend(tmp_path, (0, 1))
-    save_file({"norm": np.zeros(4, np.float32)}, tmp_path / native.WEIGHTS, metadata={"format": "0"})
+        engine.NativeBackend(tmp_path, (0, 1))
+    save_file({"norm": np.zeros(4, np.float32)}, tmp_path / engine.WEIGHTS, metadata={"format": "0"})
     with pytest.raises(ValueError, match="layout '0'"):
-        native.NativeBackend(tmp_path, (0, 1))
+        engine.NativeBackend(tmp_path, (0, 1))
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,16 @@ def test_models_that_do_not_fit_are_refused(
 
 
 def test_a_processor_or_compiler_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / native.WEIGHTS).write_bytes(b"")
-    monkeypatch.setattr(native, "processor_features", lambda: frozenset({"avx512f", "avx512bw"}))
+    (tmp_path / engine.WEIGHTS).write_bytes(b"")
+    monkeypatch.setattr(engine, "processor_features", lambda: frozenset({"avx512f", "avx512bw"}))
     with pytest.raises(ImportError, match="no avx512vl; export to openvino-int8"):
-        native.NativeBackend(tmp_path, (0, 1))
+        engine.NativeBackend(tmp_path, (0, 1))
     monkeypatch.setenv("CC", "no-such-compiler -x")
     with pytest.raises(ImportError, match="no-such-compiler"):
-        compiler.compiled(tmp_path / native.WEIGHTS, ["-O3"])
+        compiler.compiled(tmp_path / engine.WEIGHTS, ["-O3"])
     monkeypatch.setenv("CC", "false")
     with pytest.raises(ImportError, match="exit code 1"):
-        compiler.compiled(tmp_path / native.WEIGHTS, ["-O3"])
+        compiler.compiled(tmp_path / engine.WEIGHTS, ["-O3"])
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from prorank.train.lists import RankingList
-from prorank.train.listwise import ListLearner
-from prorank.train.policy import Policy
+from prorank.training.policy import Policy
+from prorank.training.refine.learner import ListLearner
+from prorank.training.refine.lists import RankingList
 from prorank.types import EncodedGroup
 from refine_parts import refine_config
 from tiny_models import ARCHITECTURES

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from prorank.train.grpo import group_advantages, policy_loss
-from prorank.train.policy import Policy
-from prorank.train.rollout import Rollout, completion_logprobs
-from prorank.train.sampling import PromptSampler
-from prorank.train.setup import training_encoder
+from prorank.training.policy import Policy
+from prorank.training.setup import training_encoder
+from prorank.training.warmup.grpo import group_advantages, policy_loss
+from prorank.training.warmup.prompts import PromptSampler
+from prorank.training.warmup.rollout import Rollout, completion_logprobs
 from warmup_parts import collection, config, load_tiny, make_base
 
 pytest.importorskip("trl")

@@ -12,7 +12,7 @@ pytest.importorskip("bm25s")
 def test_zero_shot_base_does_not_follow_the_format(base_model, shared_data):
     """On a few short prompts of NFCorpus; the committed record (benchmarks/results/analyze.jsonl) has 200."""
     from prorank.data import first_stage, load_collection
-    from prorank.prompts import PromptEncoder
+    from prorank.prompt.encoder import PromptEncoder
     from prorank.reranker import Reranker
 
     encoder = base_model.encoder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prorank import answers
+from prorank.prompt import answers
 
 WORDS = ("0", "1")
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prorank import Reranker
-from prorank.artifact import Manifest, read_manifest
-from prorank.bases import BaseError, load_base
 from prorank.files import atomic_folder, write_atomic
-from prorank.prompts import PRESETS
+from prorank.model.base import BaseError, load_base
+from prorank.model.checkpoint import Manifest, read_manifest
+from prorank.prompt.presets import PRESETS
 from prorank.scoring import NonFiniteMarginError
 
 
@@ -85,7 +85,7 @@ def test_adapter_of_another_base_is_refused(tiny_dirs: dict[str, Path], tmp_path
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from prorank.artifact import save_checkpoint
+    from prorank.model.checkpoint import save_checkpoint
 
     base = load_base(str(tiny_dirs["llama"]))
     model = AutoModelForCausalLM.from_pretrained(tiny_dirs["llama"])

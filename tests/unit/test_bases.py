@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from prorank import base_files, bases
+from prorank.model import base as bases
+from prorank.model import built_in as base_files
 
 CONTENT = b"GGUF and so on"
 

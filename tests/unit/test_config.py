@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from prorank.config import build_config, config_dict, first_difference
-from prorank.train.refine_settings import RefineConfig
-from prorank.train.settings import WarmupConfig
+from prorank.training.refine.config import RefineConfig
+from prorank.training.warmup.config import WarmupConfig
 
 
 def test_none_is_a_word_where_it_is_a_choice():

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prorank import Reranker
-from prorank.excerpts import READ_TOKENS, Excerpter
-from prorank.prompts import PRESETS, PromptEncoder
-from prorank.tokenizers import FastTokenizer
+from prorank.prompt.encoder import PromptEncoder
+from prorank.prompt.excerpts import READ_TOKENS, Excerpter
+from prorank.prompt.presets import PRESETS
+from prorank.prompt.tokenizer import FastTokenizer
 from refine_parts import refine_config, train
 
 QUERY = "does garlic lower blood pressure"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from prorank.bases import load_base
 from prorank.export.gguf import QUANTISATIONS, write_gguf
+from prorank.model.base import load_base
 from tiny_models import make_tiny
 from tiny_tokenizers import TEXTS, tiny_tokenizer
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from prorank.train.grpo import (
+from prorank.training.warmup.grpo import (
     clipped_objective,
     group_advantages,
     k3_divergence,

@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prorank.train.policy import Policy, check_packing, pack
-from prorank.train.rollout import OTHER, completion_logprobs, enumerate_outputs, sample
-from prorank.train.sampling import PromptSampler
-from prorank.train.setup import training_encoder
+from prorank.training.policy import Policy, check_packing, pack
+from prorank.training.setup import training_encoder
+from prorank.training.warmup.prompts import PromptSampler
+from prorank.training.warmup.rollout import OTHER, completion_logprobs, enumerate_outputs, sample
 from warmup_parts import collection, config, load_tiny, make_base
 
 
@@ -123,7 +123,7 @@ def test_enumerated_outcomes_are_all_there_is(parts):
 
 def test_sampled_gradient_tends_to_the_exact_one(parts):
     """The policy gradient of the relevance reward: many samples against the whole output set."""
-    from prorank.train.grpo import group_advantages, policy_loss
+    from prorank.training.warmup.grpo import group_advantages, policy_loss
 
     policy, groups = parts
     parameter = policy.model.get_input_embeddings().weight

@@ -9,8 +9,8 @@ import pytest
 
 from prorank import Reranker
 from prorank.backends.fake import FakeBackend
-from prorank.prompts import PromptEncoder
-from prorank.templates import resolve_template
+from prorank.prompt.derive import resolve_template
+from prorank.prompt.encoder import PromptEncoder
 
 TEXTS = ["bread is baked", "vaccines train the immune system", "", "memory cells", "a town"]
 QUERY = "how do vaccines work"
@@ -18,7 +18,7 @@ QUERY = "how do vaccines work"
 
 @pytest.fixture(scope="module")
 def reranker(base_folder: Path) -> Reranker:
-    from prorank.bases import load_tokenizer
+    from prorank.model.base import load_tokenizer
 
     tokenizer = load_tokenizer(str(base_folder))
     return Reranker(FakeBackend(), PromptEncoder(tokenizer, resolve_template(None, tokenizer)))

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from prorank.data.collection import Collection
 from prorank.data.overlap import find_overlap, without
 from prorank.data.pseudo import pseudo_queries
-from prorank.train import losses
-from prorank.train.lists import ListSource, Mixture
-from prorank.train.refine import hard_at
-from prorank.train.refine_settings import LABEL_LOSSES, TEACHER_LOSSES
-from prorank.train.sampling import is_held_out
+from prorank.training.held_out import is_held_out
+from prorank.training.refine import losses
+from prorank.training.refine.config import LABEL_LOSSES, TEACHER_LOSSES
+from prorank.training.refine.lists import ListSource, Mixture
+from prorank.training.refine.loop import hard_at
 from prorank.types import Document, Query
 from refine_parts import candidates, refine_config, source
 from warmup_parts import collection

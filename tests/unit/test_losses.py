@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prorank.train import losses
+from prorank.training.refine import losses
 
 MASK = torch.ones(1, 3, dtype=torch.bool)
 

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prorank.prompts import PRESETS, Piece, PromptEncoder, PromptTemplate, TemplateError
-from prorank.templates import check_template, derive_template, resolve_template
+from prorank.prompt.derive import check_template, derive_template, resolve_template
+from prorank.prompt.encoder import PromptEncoder
+from prorank.prompt.presets import PRESETS
+from prorank.prompt.template import Piece, PromptTemplate, TemplateError
 
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=200)  # lone surrogates included
 RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prorank.train.ragged import Layout, _ragged_attention, _ShortAttention
+from prorank.training.refine.ragged import Layout, _ragged_attention, _ShortAttention
 
 
 def test_kept_weights_give_the_gradients_of_finite_differences():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from prorank.answers import accuracy_score_ids, format_score_ids
-from prorank.train.rewards import Completion, format_reward, relevance_reward, resolve_rewards
+from prorank.prompt.answers import accuracy_score_ids, format_score_ids
+from prorank.training.warmup.rewards import Completion, format_reward, relevance_reward, resolve_rewards
 
 ZERO, ONE, END, OTHER = 10, 11, 2, 7
 

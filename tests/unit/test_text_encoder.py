@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prorank import text_encoder
-from prorank.text_encoder import TextEncoder
-from prorank.tokenizers import FastTokenizer
+from prorank.prompt import text as text_encoder
+from prorank.prompt.text import TextEncoder
+from prorank.prompt.tokenizer import FastTokenizer
 
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=80)
 RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

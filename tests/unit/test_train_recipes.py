@@ -15,8 +15,8 @@ from prorank.cli._datasets import read_specs
 from prorank.cli.main import main
 from prorank.config import build_config, config_dict, read_config, run_options
 from prorank.data.convert import convert
-from prorank.train.refine_settings import RefineConfig
-from prorank.train.settings import WarmupConfig
+from prorank.training.refine.config import RefineConfig
+from prorank.training.warmup.config import WarmupConfig
 from prorank.types import Document, Query
 from tiny_models import make_tiny
 from warmup_parts import collection, make_base

@@ -11,7 +11,7 @@ import pytest
 
 from prorank.cli import warmup as command
 from prorank.config import build_config, read_config, run_options
-from prorank.train.settings import WarmupConfig
+from prorank.training.warmup.config import WarmupConfig
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPES = sorted((REPO / "recipes" / "warmup").glob("*.toml"))

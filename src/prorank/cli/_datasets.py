@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
-    from prorank.train.lists import ListSource
-    from prorank.train.refine_settings import RefineConfig
+    from prorank.training.refine.config import RefineConfig
+    from prorank.training.refine.lists import ListSource
     from prorank.types import Run
 
 __all__ = ["DatasetSpec", "EvaluationSet", "Prepared", "list_source", "load_dataset", "load_tests", "read_specs"]
@@ -149,7 +149,7 @@ def _resolved(path: str) -> str:
 
 def list_source(prepared: Prepared, config: RefineConfig) -> ListSource:
     """The lists of a prepared collection."""
-    from prorank.train.lists import ListSource
+    from prorank.training.refine.lists import ListSource
 
     spec = prepared.spec
     return ListSource(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, get_args
 
-from prorank.prompts import LongDocuments
+from prorank.prompt.encoder import LongDocuments
 
 if TYPE_CHECKING:
     from prorank.reranker import Reranker

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prorank.cli._datasets import Prepared
     from prorank.data.collection import Collection
-    from prorank.train.refine_settings import RefineConfig
+    from prorank.training.refine.config import RefineConfig
 
 __all__ = ["remined", "shortened", "split_off"]
 
@@ -30,8 +30,8 @@ def remined(
     from prorank.cli._teachers import scored_candidates
     from prorank.evaluate.systems import RerankerSystem
     from prorank.reranker import Reranker
-    from prorank.train.sampling import is_held_out
-    from prorank.train.setup import with_limits
+    from prorank.training.held_out import is_held_out
+    from prorank.training.setup import with_limits
 
     if not one.candidates:
         return one

@@ -8,7 +8,7 @@ from typing import Any
 
 from prorank.data.collection import Collection
 from prorank.evaluate.analyze import Analysis
-from prorank.train.settings import WarmupConfig
+from prorank.training.warmup.config import WarmupConfig
 from prorank.types import Run
 
 __all__ = ["before_and_after"]

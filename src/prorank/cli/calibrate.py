@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
     """Score, fit, report, write."""
     import numpy as np
 
-    from prorank.artifact import built_in_rerankers, checkpoint_folder, read_manifest, write_manifest
     from prorank.evaluate.calibration import fit_probability, prior_weights
     from prorank.evaluate.expressiveness import expected_calibration_error, reliability_bins
+    from prorank.model.checkpoint import built_in_rerankers, checkpoint_folder, read_manifest, write_manifest
     from prorank.reranker import default_model
     from prorank.scoring import probability
 
@@ -86,7 +86,7 @@ def _scored(
     """
     import numpy as np
 
-    from prorank.train.sampling import is_held_out
+    from prorank.training.held_out import is_held_out
 
     def accepts(collection: Collection, query_id: str) -> bool:
         return query_id in collection.qrels and (not args.held_out or is_held_out(query_id, 0.1))

@@ -22,7 +22,7 @@ from prorank.cli._queries import add_query_arguments, chosen_queries
 from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
-    from prorank.train.cascade import Fit, Seen
+    from prorank.early_exit.fit import Fit, Seen
 
 __all__ = ["add_arguments", "run"]
 
@@ -44,10 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collect, fit, write, report."""
-    from prorank.backends.native import NativeBackend
+    from prorank.backends.native.engine import NativeBackend
     from prorank.backends.torch import TorchBackend
+    from prorank.early_exit.fit import fit_cascade
     from prorank.reranker import default_model
-    from prorank.train.cascade import fit_cascade
 
     name = args.model or default_model()
     folder = _folder(name, Path(args.out))
@@ -77,7 +77,7 @@ def _folder(name: str, out: Path) -> Path:
     Raises:
         ValueError: it is no checkpoint, or ``--out`` is in the way.
     """
-    from prorank.artifact import MANIFEST, checkpoint_folder
+    from prorank.model.checkpoint import MANIFEST, checkpoint_folder
 
     folder = checkpoint_folder(name)
     if not (folder / MANIFEST).is_file():
@@ -94,9 +94,9 @@ def _collected(args: argparse.Namespace) -> Path:
 
 def _seen(args: argparse.Namespace, reranker: Any, layers: list[int]) -> list[Seen]:
     """Features and margins, with progress; a query that was collected before is read."""
+    from prorank.early_exit.fit import Seen, collect
     from prorank.evaluate.journal import journal_key
     from prorank.files import atomic_file
-    from prorank.train.cascade import Seen, collect
 
     jobs, kept = chosen_queries(args, "train"), _collected(args)
     kept.mkdir(parents=True, exist_ok=True)
@@ -117,8 +117,8 @@ def _seen(args: argparse.Namespace, reranker: Any, layers: list[int]) -> list[Se
 
 def _write(folder: Path, out: Path, fit: Fit) -> None:
     """A copy of the folder with the read-outs, named in the manifest."""
-    from prorank.artifact import read_manifest, write_manifest
     from prorank.files import atomic_folder, sha256_file
+    from prorank.model.checkpoint import read_manifest, write_manifest
 
     with atomic_folder(out) as aside:
         shutil.copytree(folder, aside, dirs_exist_ok=True)

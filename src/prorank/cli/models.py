@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows() -> list[dict[str, Any]]:
-    from prorank.artifact import built_in_rerankers, read_manifest
-    from prorank.bases import BUILT_IN, cached_bases
-    from prorank.prompts import PRESETS
+    from prorank.model.base import BUILT_IN, cached_bases
+    from prorank.model.checkpoint import built_in_rerankers, read_manifest
+    from prorank.prompt.presets import PRESETS
     from prorank.reranker import default_model
 
     cached = dict(cached_bases())

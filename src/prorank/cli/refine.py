@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
-from prorank.train.refine_settings import TEACHER_LOSSES, RefineConfig
+from prorank.training.refine.config import TEACHER_LOSSES, RefineConfig
 
 if TYPE_CHECKING:
     from prorank.cli._datasets import Prepared
     from prorank.reranker import Reranker
-    from prorank.train.lists import ListSource
-    from prorank.train.refine import OnEval, RefineResult
+    from prorank.training.refine.lists import ListSource
+    from prorank.training.refine.loop import OnEval, RefineResult
 
 __all__ = ["add_arguments", "held_out_evaluation", "run", "train"]
 
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 def train(prepared: Sequence[Prepared], options: Mapping[str, Any], config: RefineConfig) -> RefineResult:
     """Refine ``options["model"]``; leaves checkpoints, log, record and report in ``options["out"]``."""
     from prorank.cli._datasets import list_source
-    from prorank.train.lists import Mixture
+    from prorank.training.refine.lists import Mixture
 
     sources = [list_source(one, config) for one in prepared]
     _check_targets(config, prepared, sources)
@@ -106,11 +106,11 @@ def train(prepared: Sequence[Prepared], options: Mapping[str, Any], config: Refi
 
     import torch
 
-    from prorank.artifact import check_base, read_adapter
-    from prorank.bases import load_base
-    from prorank.prompts import PromptEncoder
-    from prorank.templates import resolve_template
-    from prorank.train.refine import refine
+    from prorank.model.base import load_base
+    from prorank.model.checkpoint import check_base, read_adapter
+    from prorank.prompt.derive import resolve_template
+    from prorank.prompt.encoder import PromptEncoder
+    from prorank.training.refine.loop import refine
 
     if options["threads"]:
         torch.set_num_threads(int(options["threads"]))
@@ -209,7 +209,7 @@ def _finish(
     from prorank.cli._refine_report import write_report
     from prorank.evaluate.record import append_record
     from prorank.files import sha256_file
-    from prorank.train.runlog import read_log
+    from prorank.training.runlog import read_log
 
     payload = {
         "datasets": [

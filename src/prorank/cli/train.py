@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prorank.cli._datasets import EvaluationSet, load_dataset, load_tests, read_specs
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, first_difference, overrides, read_config, run_options
-from prorank.train.refine_settings import RefineConfig
-from prorank.train.settings import WarmupConfig
+from prorank.training.refine.config import RefineConfig
+from prorank.training.warmup.config import WarmupConfig
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection

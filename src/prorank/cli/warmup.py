@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
-from prorank.train.settings import WarmupConfig
+from prorank.training.warmup.config import WarmupConfig
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
-    from prorank.train.sampling import PromptSampler
-    from prorank.train.warmup import WarmupResult
+    from prorank.training.warmup.loop import WarmupResult
+    from prorank.training.warmup.prompts import PromptSampler
     from prorank.types import Run
 
 __all__ = ["add_arguments", "run", "train"]
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 def train(collection: Collection, options: dict[str, Any], config: WarmupConfig) -> WarmupResult:
     """Warm up on a collection; leaves checkpoints, log, record and report in ``options["out"]``."""
-    from prorank.train.sampling import PromptSampler
+    from prorank.training.warmup.prompts import PromptSampler
 
     PromptSampler(collection, _easy(config))  # bad judgments are found before the first stage is computed
     candidates = _candidates(options, collection, config)
@@ -94,10 +94,10 @@ def train(collection: Collection, options: dict[str, Any], config: WarmupConfig)
 
     import torch
 
-    from prorank.bases import load_base
-    from prorank.prompts import PromptEncoder
-    from prorank.templates import resolve_template
-    from prorank.train.warmup import warmup
+    from prorank.model.base import load_base
+    from prorank.prompt.derive import resolve_template
+    from prorank.prompt.encoder import PromptEncoder
+    from prorank.training.warmup.loop import warmup
 
     if options.get("threads"):
         torch.set_num_threads(int(options["threads"]))
@@ -142,8 +142,8 @@ def _finish(
     from prorank.cli._warmup_report import write_report
     from prorank.evaluate.record import append_record
     from prorank.files import sha256_file
-    from prorank.train.heldout import intervals, summary
-    from prorank.train.runlog import read_log
+    from prorank.training.runlog import read_log
+    from prorank.training.warmup.held_out import intervals, summary
 
     collection, name = sampler.collection, options.get("model") or "smollm2-135m"
     before, after = summary(result.before), summary(result.after)

@@ -1,7 +1,7 @@
 """Language models behind any OpenAI-compatible endpoint as peers: pointwise by label log-probabilities, or listwise.
 
 A local llama.cpp or vLLM server serves as well as a commercial one. These prompts go out as text, to a chat endpoint;
-they are the peers' own and share nothing with :mod:`prorank.prompts` but the words of the task. The key comes from
+they are the peers' own and share nothing with :mod:`prorank.prompt` but the words of the task. The key comes from
 ``OPENAI_API_KEY``; another endpoint gets ``PRORANK_PEER_KEY`` if that is set, never OpenAI's.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from prorank.evaluate.http import JsonService, ServiceError
 from prorank.evaluate.systems import Scored
-from prorank.prompts import PRESETS, TASK
+from prorank.prompt.presets import PRESETS, TASK
 
 __all__ = ["ListwiseSystem", "PointwiseSystem", "parse_permutation"]
 

@@ -1,8 +1,8 @@
 """Prompt understanding: does the model answer, and rightly? Each measure is defined here, once.
 
 The unit is a (query, document) prompt with a binary judgment. What counts as an answer is
-:mod:`prorank.answers`, which warmup rewards with. Format success rate and accuracy are the paper's measures (its code
-is not public; strictness about white space and the end of the turn is ours); the others are ours.
+:mod:`prorank.prompt.answers`, which warmup rewards with. Format success rate and accuracy are the paper's measures (its
+code is not public; strictness about white space and the end of the turn is ours); the others are ours.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prorank.answers import parse_answer_ids
+from prorank.prompt.answers import parse_answer_ids
 
 __all__ = [
     "Prompted",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from prorank.backends.native import FORMAT, GROUP, PARTS, WEIGHTS
+from prorank.backends.native.engine import FORMAT, GROUP, PARTS, WEIGHTS
 from prorank.export.graph import head_size
 from prorank.export.rounding import HIGH, LOW, spread, steps_of
 
@@ -17,7 +17,7 @@ _HALF = 32  # rows of the gate, and of what it opens, that stand together
 
 
 def write_native(model: Any, folder: Path) -> Path:
-    """Write ``native.safetensors``: see :data:`prorank.backends.native.PARTS`.
+    """Write ``native.safetensors``: see :data:`prorank.backends.native.engine.PARTS`.
 
     Args:
         model: float32, on the CPU: Llama, Mistral without a window, Qwen2 or Qwen3.

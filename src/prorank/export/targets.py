@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prorank.artifact import MANIFEST, write_manifest
 from prorank.files import atomic_folder, sha256_file
+from prorank.model.checkpoint import MANIFEST, write_manifest
 
 if TYPE_CHECKING:
     from prorank.reranker import Reranker
@@ -114,7 +114,7 @@ def _ready_for(target: Target, reranker: Any) -> Iterator[None]:
         return
     import torch
 
-    from prorank.backends.native import GROUP
+    from prorank.backends.native.engine import GROUP
     from prorank.export.native import check_native
     from prorank.export.rounding import rounded
     from prorank.export.smoothing import smoothed

@@ -25,7 +25,7 @@ from prorank.scoring import DEFAULT_BATCH_TOKENS
 from prorank.serve.jobs import Job, Margins, Part, Scored, Slice, tokens_of
 
 if TYPE_CHECKING:
-    from prorank.prompts import Encoded
+    from prorank.prompt.encoder import Encoded
 
 __all__ = ["Batcher", "BatcherClosedError", "Observer", "QueueFullError", "Scored", "tokens_of"]
 

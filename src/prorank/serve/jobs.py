@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from prorank.prompts import Encoded
+    from prorank.prompt.encoder import Encoded
 
 __all__ = ["Job", "Margins", "Part", "Scored", "Slice", "tokens_of"]
 

@@ -27,7 +27,7 @@ from prorank.serve.models import LoadedModel, Models
 from prorank.serve.tracing import Tracer
 
 if TYPE_CHECKING:
-    from prorank.prompts import Encoded
+    from prorank.prompt.encoder import Encoded
 
 __all__ = ["ClientGoneError", "Service"]
 

@@ -1,0 +1,210 @@
+/* A decoder of Llama's kind (Llama, Mistral, Qwen2, Qwen3) that scores documents on one core.
+ *
+ * Weights are int8 with a scale for every 64 of an output's inputs. The inputs are multiplied with a Hadamard matrix in
+ * groups of 64, which the weights have been, too (QuaRot, arXiv 2404.00456), and rounded to int8 as they come, a scale
+ * for the same 64 of a token. A group's sums are exact (int32), what lies between the products is float32, and
+ * attention multiplies bfloat16 (with float32 sums). Tokens of different documents stand one after the other without
+ * padding, and nothing a token goes through depends on its neighbours: its state is the same to the last bit in any
+ * batch.
+ *
+ * Needs AVX-512 with VNNI. See native.py for how weights are laid out and who calls this.
+ */
+#include "attention.h"
+#include "linear.h"
+
+/* ---- the decoder ---- */
+
+static int capacity_of(const Batch *batch) { /* positions of a packed row */
+    int longest = 0;
+    for (int r = 0; r < batch->rows; r++) longest = batch->lengths[r] > longest ? (int)batch->lengths[r] : longest;
+    return (batch->before + longest + PANEL - 1) / PANEL * PANEL;
+}
+
+static int tokens_of(const Batch *batch) {
+    int tokens = 0;
+    for (int r = 0; r < batch->rows; r++) tokens += (int)batch->lengths[r];
+    return tokens;
+}
+
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+static void *cut(char *base, size_t *used, size_t bytes) {
+    void *part = base ? base + *used : NULL;
+    *used += (bytes + 63) / 64 * 64;
+    return part;
+}
+
+/* Lay the parts out from `base` (NULL: only count); returns the bytes that they take. */
+static size_t lay_out(const Model *model, const Batch *batch, char *base, Space *space) {
+    const size_t tokens = tokens_of(batch), capacity = capacity_of(batch), queries = model->heads * model->size;
+    const size_t wide = most(queries + 2 * model->key_heads * model->size + PANEL, model->inner);
+    const size_t inputs = most(most(model->hidden, model->inner), queries);
+    const size_t panels = (model->size + PANEL - 1) / PANEL;
+    size_t used = 0;
+    space->stream = cut(base, &used, tokens * model->hidden * 4);
+    space->wide = cut(base, &used, tokens * wide * 4);
+    space->attended = cut(base, &used, tokens * queries * 4);
+    space->rounded = cut(base, &used, tokens * inputs);
+    space->scales = cut(base, &used, tokens * inputs / GROUP * 4);
+    space->cosines = cut(base, &used, capacity * model->size * 2);
+    space->sines = cut(base, &used, capacity * model->size * 2);
+    space->keys = cut(base, &used, model->key_heads * tokens * model->size * 2);
+    space->values = cut(base, &used, model->key_heads * tokens * model->size * 2);
+    space->key_panels = cut(base, &used, capacity * model->size * 2);
+    space->value_panels = cut(base, &used, capacity * panels * PANEL * 2);
+    space->queries = cut(base, &used, ROWS * model->size * 2);
+    space->scores = cut(base, &used, ROWS * capacity * 4);
+    space->shares = cut(base, &used, ROWS * capacity * 2);
+    return used;
+}
+
+static void embed(const Model *model, const Batch *batch, float *stream) {
+    for (int r = 0; r < batch->rows; r++)
+        for (int t = 0; t < batch->lengths[r]; t++, stream += model->hidden) {
+            const uint16_t *row = model->embeddings + (size_t)batch->ids[(size_t)r * batch->width + t] * model->hidden;
+            for (int i = 0; i < model->hidden; i += LANES)
+                _mm512_storeu_ps(stream + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(row + i))));
+        }
+}
+
+static void prepare_positions(const Model *model, const Batch *batch, Space *space) {
+    const int half = model->size / 2, count = capacity_of(batch) - batch->before;
+    for (int t = 0; t < count; t++)
+        for (int i = 0; i < half; i++) {
+            const float angle = (float)(batch->before + t) * model->frequencies[i];
+            space->cosines[(size_t)t * half + i] = cosf(angle) * model->rotary_scale;
+            space->sines[(size_t)t * half + i] = sinf(angle) * model->rotary_scale;
+        }
+}
+
+/* Turned keys, and values, of all tokens in bfloat16; those of the first row also into `present`. */
+static void keep_keys(const Model *model, const Batch *batch, int index, int tokens, Space *space) {
+    const int size = model->size, heads = model->key_heads, queries = model->heads * size;
+    const Layer *layer = model->layer + index;
+    for (int r = 0, t = 0; r < batch->rows; r++)
+        for (int i = 0; i < batch->lengths[r]; i++, t++)
+            for (int h = 0; h < heads; h++) {
+                float *key = space->wide + (size_t)t * layer->qkv.outputs + queries + h * size;
+                const size_t place = ((size_t)h * tokens + t) * size;
+                rotate(key, layer->key_norm, model->epsilon, size, space->cosines + (size_t)i * size / 2,
+                       space->sines + (size_t)i * size / 2);
+                narrow(key, 1.0f, size, space->keys + place);
+                narrow(key + heads * size, 1.0f, size, space->values + place);
+            }
+    if (!batch->present) return;
+    const size_t length = batch->lengths[0], block = length * size;
+    for (int h = 0; h < heads; h++) {
+        const size_t to = ((size_t)index * heads + h) * block, from = (size_t)h * tokens * size;
+        memcpy(batch->present + to, space->keys + from, block * 2);
+        memcpy(batch->present + (size_t)model->layers * heads * block + to, space->values + from, block * 2);
+    }
+}
+
+/* What every token (in the last layer: every row's last one) gathers from those before it, into `attended`. */
+static void attention(const Model *model, const Batch *batch, int index, int tokens, int only_last, Space *space) {
+    const int size = model->size, capacity = capacity_of(batch), shared = model->heads / model->key_heads;
+    const Layer *layer = model->layer + index;
+    const size_t stride = (size_t)model->heads * size, past = (size_t)batch->before * size;
+    const float scale = 1.0f / sqrtf((float)size);
+    for (int h = 0; h < model->key_heads; h++) {
+        const size_t head = (size_t)index * model->key_heads + h;
+        if (batch->before)
+            pack(batch->past + head * past, batch->past + ((size_t)model->layers * model->key_heads + head) * past,
+                 batch->before, 0, size, capacity, space->key_panels, space->value_panels);
+        for (int r = 0, start = 0; r < batch->rows; start += (int)batch->lengths[r++]) {
+            const int length = (int)batch->lengths[r], begin = only_last ? length - 1 : 0;
+            const size_t own = ((size_t)h * tokens + start) * size;
+            pack(space->keys + own, space->values + own, length, batch->before, size, capacity, space->key_panels,
+                 space->value_panels);
+            for (int q = h * shared; q < (h + 1) * shared; q++)
+                for (int t = begin; t < length; t += ROWS) {
+                    const int rows = length - t < ROWS ? length - t : ROWS;
+                    for (int i = 0; i < rows; i++) {
+                        const size_t token = only_last ? r : start + t + i, turn = (size_t)(t + i) * size / 2;
+                        float *query = space->wide + token * layer->qkv.outputs + q * size;
+                        rotate(query, layer->query_norm, model->epsilon, size, space->cosines + turn,
+                               space->sines + turn);
+                        narrow(query, scale, size, space->queries + (size_t)i * size);
+                    }
+                    float *out = space->attended + (size_t)(only_last ? r : start + t) * stride + q * size;
+                    attend(rows, batch->before + t + 1, size, capacity, space, out, stride);
+                }
+        }
+    }
+}
+
+/* Keep the last token of every row, at the beginning. */
+static void gather_last(const Batch *batch, float *x, size_t width) {
+    for (int r = 0, end = 0; r < batch->rows; r++) {
+        end += (int)batch->lengths[r];
+        memmove(x + r * width, x + (end - 1) * width, width * 4);
+    }
+}
+
+static void run_layer(const Model *model, const Batch *batch, int index, int tokens, Space *space) {
+    const Layer *layer = model->layer + index;
+    const int last = index == model->layers - 1, panels = layer->qkv.outputs / PANEL;
+    const int queries = model->heads * model->size / PANEL;
+    round_rows(&layer->qkv, space->stream, layer->attention_norm, model->epsilon, tokens, space);
+    multiply_store(&layer->qkv, last ? queries : 0, panels, tokens, space, space->wide);
+    keep_keys(model, batch, index, tokens, space);
+    int left = tokens;
+    if (last) { /* nothing but each row's last token is read from here on */
+        left = batch->rows;
+        gather_last(batch, space->stream, model->hidden);
+        round_rows(&layer->qkv, space->stream, layer->attention_norm, model->epsilon, left, space);
+        multiply_store(&layer->qkv, 0, queries, left, space, space->wide);
+    }
+    attention(model, batch, index, tokens, last, space);
+    round_rows(&layer->out, space->attended, NULL, 0, left, space);
+    multiply_add(&layer->out, left, space, space->stream);
+    round_rows(&layer->gate_up, space->stream, layer->block_norm, model->epsilon, left, space);
+    multiply_gate(&layer->gate_up, left, space, space->wide);
+    round_rows(&layer->down, space->wide, NULL, 0, left, space);
+    multiply_add(&layer->down, left, space, space->stream);
+}
+
+/* ---- what native.py calls ---- */
+
+/* Bytes of working memory for a batch. */
+size_t prorank_space(const Model *model, const Batch *batch) {
+    Space space;
+    return lay_out(model, batch, NULL, &space);
+}
+
+/* States (of some layers: all tokens') and, where wanted, keys and values.
+ * `memory`: prorank_space() bytes from a multiple of 64. */
+void prorank_run(const Model *model, const Batch *batch, void *memory) {
+    Space space;
+    const int tokens = tokens_of(batch);
+    lay_out(model, batch, memory, &space);
+    memset(space.value_panels, 0, (char *)space.queries - (char *)space.value_panels); /* nothing but zeros and values */
+    prepare_positions(model, batch, &space);
+    const size_t between = (size_t)tokens * model->hidden * 4;
+    if (batch->from) memcpy(space.stream, batch->stream, between);
+    else embed(model, batch, space.stream);
+    for (int i = batch->from; i < batch->to; i++) run_layer(model, batch, i, tokens, &space);
+    if (batch->to < model->layers) {
+        memcpy(batch->stream, space.stream, between);
+        return;
+    }
+    for (int r = 0; r < batch->rows; r++) {
+        const float *x = space.stream + (size_t)r * model->hidden;
+        const float factor = inverse_rms(x, model->hidden, model->epsilon);
+        float *state = batch->states + (size_t)r * model->hidden;
+        for (int i = 0; i < model->hidden; i++) state[i] = x[i] * factor * model->norm[i];
+    }
+}
+
+/* Rows of int8 weights [outputs][inputs] into panels; see Linear. */
+void prorank_pack(const int8_t *weights, int32_t outputs, int32_t inputs, int8_t *packed, int32_t *shift) {
+    const int groups = inputs / GROUP;
+    memset(shift, 0, (size_t)outputs * groups * 4);
+    for (int o = 0; o < outputs; o++) {
+        const int8_t *row = weights + (size_t)o * inputs;
+        int8_t *to = packed + (size_t)(o / PANEL) * PANEL * inputs + (o % PANEL) * 4;
+        int32_t *sums = shift + (size_t)(o / PANEL) * PANEL * groups + o % PANEL;
+        for (int k = 0; k < inputs; k += 4) memcpy(to + (size_t)k * PANEL, row + k, 4);
+        for (int k = 0; k < inputs; k++) sums[(size_t)(k / GROUP) * PANEL] -= 128 * row[k];
+    }
+}

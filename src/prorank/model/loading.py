@@ -1,0 +1,197 @@
+"""From a name to the parts of a reranker: what computes logits, what makes token ids, and what is known of both.
+
+A name is a built-in, a checkpoint, a base, or a folder that ``prorank export`` wrote; the manifest says which backend
+runs it. Exported folders are opened without PyTorch and transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prorank.early_exit.readouts import Cascade
+from prorank.early_exit.scoring import EarlyExit
+from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest
+from prorank.model.exported import BACKENDS, open_exported
+from prorank.prompt.encoder import PromptEncoder
+from prorank.prompt.template import PromptTemplate
+from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend
+
+__all__ = ["LoadOptions", "Parts", "combined", "early_exits", "load_parts"]
+
+
+class LoadOptions(NamedTuple):
+    """Arguments of :meth:`prorank.Reranker.from_pretrained`, with its meanings; None: the checkpoint's own."""
+
+    adapter: str | None = None
+    template: str | PromptTemplate | None = None
+    backend: str = "auto"
+    device: str | None = None
+    dtype: str | None = None
+    max_length: int | None = None
+    query_max_length: int | None = None
+    long_documents: str | None = None
+    threads: int | None = None
+    local_files_only: bool = False
+    share_prefix: bool = True
+
+
+class Parts(NamedTuple):
+    """What a reranker is made of."""
+
+    backend: Backend
+    encoder: PromptEncoder
+    manifest: Manifest
+    weights_sha256: str
+    batch_tokens: int
+    cascade: Cascade | None = None
+
+
+def load_parts(name: str, options: LoadOptions) -> Parts:
+    """Open what ``name`` stands for.
+
+    Raises:
+        ValueError: something does not exist or does not fit; the message names it.
+    """
+    kind, _, where = options.backend.partition(":")
+    if kind not in ("auto", "torch", "remote", *BACKENDS) or (kind == "remote") != bool(where):
+        raise ValueError(
+            f"backend must be auto, torch, {', '.join(BACKENDS)} or remote:MODEL@URL, got {options.backend!r}"
+        )
+    if options.threads is not None and options.threads < 1:
+        raise ValueError(f"threads must be at least 1, got {options.threads}")
+    if kind == "remote":
+        return _remote(name, where, options)
+    folder = Path(name).expanduser()
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    holds = manifest.backend if manifest is not None else "torch"
+    if kind not in ("auto", holds):
+        made_from = name if holds == "torch" else "the checkpoint it was made from"
+        hint = f"export {made_from}: prorank export --to {kind}" if kind != "torch" else "name the checkpoint"
+        raise ValueError(f"backend {kind!r}: {name} is made for {holds}; {hint}")
+    if manifest is not None and holds != "torch":
+        dtype = options.dtype if options.dtype != "auto" else None
+        for flag, value in (("adapter", options.adapter), ("dtype", dtype)):
+            if value is not None:
+                raise ValueError(f"{flag}: {name} is an export, whose weights are fixed; give it to prorank export")
+        if options.device not in (None, "auto", "cpu"):
+            raise ValueError(f"device: the {holds} backend runs on the CPU, got {options.device!r}")
+        return _exported(folder, manifest, options)
+    return _torch(name, options)
+
+
+def _torch(name: str, options: LoadOptions) -> Parts:
+    import torch
+
+    from prorank.backends.torch import TorchBackend, pick_device, pick_dtype
+    from prorank.prompt.derive import resolve_template
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    chosen = pick_device(options.device)
+    base, manifest = load_checkpoint(
+        name,
+        adapter=options.adapter,
+        dtype=pick_dtype(options.dtype, chosen),
+        local_files_only=options.local_files_only,
+    )
+    frozen = resolve_template(_template(options, manifest), base.tokenizer)
+    positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
+    encoder = _encoder(base.tokenizer, frozen, options, manifest, positions)
+    if manifest is None:
+        manifest = Manifest(frozen, encoder.label_ids, base_name=name, base_sha256=base.sha256)
+    return Parts(
+        TorchBackend(base.model.to(chosen), encoder.label_ids, share_prefix=options.share_prefix),
+        encoder,
+        manifest,
+        combined(base.sha256, *manifest.weights.values()),
+        DEFAULT_BATCH_TOKENS if chosen.type == "cpu" else DEFAULT_BATCH_TOKENS_GPU,
+        Cascade.load(checkpoint_folder(name)) if options.adapter is None else None,
+    )
+
+
+def early_exits(backend: Backend, cascade: Cascade) -> EarlyExit:
+    """The backend with read-outs on the way.
+
+    Raises:
+        ValueError: the backend, or the architecture, cannot stop half way.
+    """
+    from prorank.backends.native.engine import NativeBackend
+
+    if isinstance(backend, NativeBackend):
+        from prorank.early_exit.native import NativeEarlyExit
+
+        return NativeEarlyExit(backend, cascade)
+    from prorank.backends.torch import TorchBackend
+
+    if isinstance(backend, TorchBackend):
+        from prorank.early_exit.torch import TorchEarlyExit
+
+        return TorchEarlyExit(backend, cascade.layers, cascade.weights)
+    raise ValueError(f"cascade: backend {backend.name} cannot stop half way; torch and native can")
+
+
+def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
+    from prorank.model.checkpoint import verify_files
+    from prorank.prompt.derive import resolve_template
+    from prorank.prompt.tokenizer import FastTokenizer
+
+    verify_files(folder, manifest)
+    tokenizer = FastTokenizer(folder)
+    frozen = resolve_template(_template(options, manifest), tokenizer)
+    encoder = _encoder(tokenizer, frozen, options, manifest, None)
+    if encoder.label_ids != tuple(manifest.label_ids):
+        raise ValueError(
+            f"template {frozen.name!r}: its label words are not the ones that {folder} was exported with; "
+            "export again with --template"
+        )
+    backend = open_exported(folder, manifest, threads=options.threads, max_length=encoder.max_length)
+    batch_tokens: int = getattr(backend, "batch_tokens", DEFAULT_BATCH_TOKENS)
+    weights = combined(*manifest.weights.values())
+    return Parts(backend, encoder, manifest, weights, batch_tokens, Cascade.load(folder))
+
+
+def _remote(name: str, where: str, options: LoadOptions) -> Parts:
+    from prorank.backends.remote import RemoteBackend
+    from prorank.model.base import load_tokenizer
+    from prorank.model.checkpoint import read_adapter
+    from prorank.prompt.derive import resolve_template
+
+    model, _, url = where.rpartition("@")
+    if not model or not url.startswith(("http://", "https://")):
+        raise ValueError(f"backend remote: expected remote:MODEL@http(s)://HOST/v1, got {where!r}")
+    base_name, _, manifest = read_adapter(name)
+    tokenizer = load_tokenizer(base_name, local_files_only=options.local_files_only)
+    frozen = resolve_template(_template(options, manifest), tokenizer)
+    encoder = _encoder(tokenizer, frozen, options, manifest, None)
+    if manifest is None:
+        manifest = Manifest(encoder.template, encoder.label_ids, base_name=name, backend="remote")
+    backend = RemoteBackend(url, model, encoder.label_ids, label_words=encoder.template.label_words)
+    return Parts(backend, encoder, manifest, combined(model, url), DEFAULT_BATCH_TOKENS_GPU)
+
+
+def _template(options: LoadOptions, manifest: Manifest | None) -> str | PromptTemplate | None:
+    """What was asked for, else what the checkpoint was trained with."""
+    return manifest.template if options.template is None and manifest is not None else options.template
+
+
+def _encoder(
+    tokenizer: Any, template: PromptTemplate, options: LoadOptions, manifest: Manifest | None, positions: int | None
+) -> PromptEncoder:
+    own = (manifest.max_length if manifest else 0) or 512
+    encoder = PromptEncoder(
+        tokenizer,
+        template,
+        max_length=options.max_length or (min(own, positions) if positions else own),
+        query_max_length=options.query_max_length or (manifest.query_max_length if manifest else None),
+        long_documents=options.long_documents or (manifest.long_documents if manifest else "truncate"),  # type: ignore[arg-type]
+    )
+    if positions and encoder.max_length > positions:
+        raise ValueError(f"max_length {encoder.max_length} is more than the model's {positions} positions")
+    return encoder
+
+
+def combined(*parts: str) -> str:
+    """One sha256 of several."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

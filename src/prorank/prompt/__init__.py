@@ -1,0 +1,1 @@
+"""Prompts: (query, documents) -> token ids. Truncation, label ids, excerpts, and the guard against special tokens."""

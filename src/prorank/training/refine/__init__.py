@@ -1,0 +1,1 @@
+"""Stage 2, fine-grained score learning: one readable loop beside its lists and losses."""

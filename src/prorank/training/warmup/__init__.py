@@ -1,0 +1,1 @@
+"""Stage 1, prompt warmup by GRPO: one readable loop beside its pure mathematics."""
