@@ -8,8 +8,9 @@ import json
 import pytest
 
 from prorank.data import load_collection, read_run, write_run
-from prorank.data.collection import Collection, splits_of
+from prorank.data.collection import Collection
 from prorank.data.convert import convert
+from prorank.data.load import splits_of
 from prorank.data.trec import read_qrels, read_topics
 from prorank.types import Document, Query
 

@@ -105,8 +105,8 @@ def _jobs(args: argparse.Namespace) -> list[tuple[str, list[str]]]:
     Raises:
         ValueError: the data has no such queries.
     """
-    from prorank.data.collection import load_collection
     from prorank.data.first_stage import first_stage
+    from prorank.data.load import load_collection
 
     split = args.split or ("test" if args.data == "stdlib" else None)
     collection = load_collection(args.data, split)

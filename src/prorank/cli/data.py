@@ -50,7 +50,7 @@ def _source(parser: argparse.ArgumentParser) -> None:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from prorank.data.collection import load_collection, splits_of
+    from prorank.data.load import load_collection, splits_of
 
     rows = []
     for split in [args.split] if args.split else splits_of(args.data):

@@ -71,8 +71,8 @@ def _show(message: Warning | str, *_: Any) -> None:
 
 
 def _texts(args: argparse.Namespace) -> dict[str, list[str]]:
-    from prorank.data.collection import load_collection
     from prorank.data.first_stage import first_stage
+    from prorank.data.load import load_collection
 
     collection = load_collection(args.data, args.split)
     run_ = first_stage("given" if collection.candidates is not None else "bm25", collection, 20)

@@ -48,7 +48,7 @@ def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Mine with the first stage's scores, or with a model's where one is named."""
-    from prorank.data.collection import load_collection, training_split
+    from prorank.data.load import load_collection, training_split
 
     split = training_split(args.data, args.split)
     return mine(args, load_collection(args.data, split), model=args.model)
@@ -69,7 +69,7 @@ def mine(args: argparse.Namespace, collection: Collection, model: str | None = N
     candidates = first_stage(args.first_stage, collection, args.top_k)
     name = args.first_stage.replace(":", "-")
     if model is not None:
-        from prorank.cli._teachers import scored_candidates
+        from prorank.pipeline.teachers import scored_candidates
 
         with_relevant = {
             q: {**listed, **{d: float("-inf") for d in relevant(collection, q) if d not in listed}}

@@ -21,7 +21,7 @@ from prorank.config import add_config_arguments, build_config, config_dict, over
 from prorank.training.refine.config import TEACHER_LOSSES, RefineConfig
 
 if TYPE_CHECKING:
-    from prorank.cli._datasets import Prepared
+    from prorank.pipeline.datasets import Prepared
     from prorank.reranker import Reranker
     from prorank.training.refine.lists import ListSource
     from prorank.training.refine.loop import OnEval, RefineResult
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if not options["out"]:
         raise ValueError("--out is missing: give it here or in --config")
 
-    from prorank.cli._datasets import load_dataset, load_excluded, read_specs
+    from prorank.pipeline.datasets import load_dataset, load_excluded, read_specs
 
     common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
     specs = read_specs(args.data, file, common)
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 def train(prepared: Sequence[Prepared], options: Mapping[str, Any], config: RefineConfig) -> RefineResult:
     """Refine ``options["model"]``; leaves checkpoints, log, record and report in ``options["out"]``."""
-    from prorank.cli._datasets import list_source
+    from prorank.pipeline.datasets import list_source
     from prorank.training.refine.lists import Mixture
 
     sources = [list_source(one, config) for one in prepared]
@@ -206,9 +206,9 @@ def _finish(
     base_sha256: str,
 ) -> None:
     """The record line, the report and a summary for people."""
-    from prorank.cli._refine_report import write_report
     from prorank.evaluate.record import append_record
     from prorank.files import sha256_file
+    from prorank.pipeline.refine_report import write_report
     from prorank.training.runlog import read_log
 
     payload = {

@@ -46,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
     if not out.name.removesuffix(".gz").endswith(".jsonl"):
         raise ValueError(f"--out: {args.out} must end in .jsonl or .jsonl.gz")
 
-    from prorank.cli._teachers import teacher_run
-    from prorank.data.collection import load_collection, training_split
     from prorank.data.first_stage import first_stage, fuse
     from prorank.data.jsonl import write_jsonl
+    from prorank.data.load import load_collection, training_split
     from prorank.data.pseudo import pseudo_queries
+    from prorank.pipeline.teachers import teacher_run
 
     split = training_split(args.data, args.split)
     collection = load_collection(args.data, split)

@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prorank.cli._datasets import EvaluationSet, load_dataset, load_tests, read_specs
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, first_difference, overrides, read_config, run_options
+from prorank.pipeline.datasets import EvaluationSet, load_dataset, load_tests, read_specs
 from prorank.training.refine.config import RefineConfig
 from prorank.training.warmup.config import WarmupConfig
 
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     tested = _tested_stages(options["test_stages"])
 
     from prorank.cli import refine, warmup
-    from prorank.cli._splits import remined, shortened, split_off
+    from prorank.pipeline.splits import remined, shortened, split_off
 
     common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
     specs = read_specs(args.data, file, common)

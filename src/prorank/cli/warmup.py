@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if pairs < 0 or pairs == 1:
         raise ValueError(f"--analysis-pairs: expected 0 or at least 2, got {pairs}")
 
-    from prorank.data.collection import load_collection, training_split
+    from prorank.data.load import load_collection, training_split
 
     split = training_split(options["data"], options.get("split"))
     train(load_collection(options["data"], split), {**options, "analysis_pairs": pairs}, config)
@@ -138,10 +138,10 @@ def _finish(
     candidates: Run | None, base_sha256: str,
 ) -> None:  # fmt: skip
     """The record line, the analysis, the report and a summary for people."""
-    from prorank.cli._warmup_analysis import before_and_after
-    from prorank.cli._warmup_report import write_report
     from prorank.evaluate.record import append_record
     from prorank.files import sha256_file
+    from prorank.pipeline.warmup_analysis import before_and_after
+    from prorank.pipeline.warmup_report import write_report
     from prorank.training.runlog import read_log
     from prorank.training.warmup.held_out import intervals, summary
 

@@ -1,9 +1,9 @@
-"""A test collection in memory: documents, queries, judgments, and the one function that loads any of them."""
+"""A test collection in memory: documents, queries, judgments. It knows no file format (``load`` does)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from prorank.types import Document, Qrels, Query, Run
 
-__all__ = ["Collection", "CollectionStats", "load_collection", "pick_split", "splits_of", "training_split"]
+__all__ = ["Collection", "CollectionStats", "pick_split"]
 
 
 class CollectionStats(NamedTuple):
@@ -83,59 +83,6 @@ class Collection:
         )
 
 
-def load_collection(path_or_name: str | Path, split: str | None = None) -> Collection:
-    """Load a collection, whatever its form.
-
-    Args:
-        path_or_name: a BEIR folder (``corpus.jsonl``), a TREC folder (``collection.tsv``), a JSON-lines file of
-            triples or lists, ``irds:ID`` for an `ir_datasets` id, or ``stdlib`` for the built-in one.
-        split: which judgments; may be left out where there is only one.
-
-    Raises:
-        ValueError: nothing there is known, a line is malformed (``file:line: reason``), or the split does not exist.
-        ImportError: ``irds:`` without `ir_datasets`; says what to install.
-    """
-    from prorank.data import beir, irds, jsonl, stdlib, trec
-
-    name = str(path_or_name)
-    if name == "stdlib":
-        return stdlib.load_stdlib(split)
-    if name.startswith("irds:"):
-        return irds.load_irds(name.removeprefix("irds:"), split)
-    path = Path(path_or_name)
-    if path.is_dir():
-        if beir.is_beir(path):
-            return beir.load_beir(path, split)
-        if trec.is_trec(path):
-            return trec.load_trec(path, split)
-        raise ValueError(
-            f"data: {path} is neither a BEIR folder (corpus.jsonl and queries.jsonl, plain or .gz) nor a TREC folder "
-            "(collection.tsv and topics.tsv)"
-        )
-    if path.is_file():
-        return jsonl.load_jsonl(path, split)
-    raise ValueError(f"data: {name!r} is no file, no folder, not 'stdlib' and not 'irds:ID'")
-
-
-def splits_of(path_or_name: str | Path) -> list[str | None]:
-    """The names of a collection's splits; ``[None]`` where it has none of its own (or they cannot be listed)."""
-    from prorank.data import beir, stdlib, trec
-
-    if str(path_or_name) == "stdlib":
-        return list(stdlib.SPLITS)
-    path = Path(path_or_name)
-    if path.is_dir() and beir.is_beir(path):
-        return list(beir.splits(path)) or [None]
-    if path.is_dir() and trec.is_trec(path):
-        return list(trec.splits(path)) or [None]
-    return [None]
-
-
-def training_split(path_or_name: str | Path, split: str | None = None) -> str | None:
-    """The split to train on: the one named, else ``train`` where there is one, else None (the only one)."""
-    return split or ("train" if "train" in splits_of(path_or_name) else None)
-
-
 def pick_split(where: Path | str, available: list[str], split: str | None) -> str | None:
     """``split`` where it exists; the only one where none is named; None where there are no splits at all.
 
@@ -153,7 +100,7 @@ def _mean(values: list[int]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _hash(parts) -> str:
+def _hash(parts: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode("utf-8", "surrogatepass")

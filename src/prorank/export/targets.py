@@ -175,7 +175,7 @@ def write_parity(folder: Path, parity: Parity, reference: str) -> None:
 def parity_texts(queries: int = 6, documents: int = 20) -> dict[str, list[str]]:
     """Queries with documents of very different lengths, from the built-in collection: no download, the same everywhere
     for one version of Python."""
-    from prorank.data.collection import load_collection
+    from prorank.data.load import load_collection
 
     collection = load_collection("stdlib", "test")
     texts = [document.content for document in collection.documents.values()]
