@@ -142,7 +142,10 @@ def _cross_encoder(args: argparse.Namespace, model: str, jobs: list[tuple[str, l
 
     sentence_transformers = require("sentence_transformers", extra="evaluate")
     with tempfile.TemporaryDirectory(prefix="prorank-") as scratch:
-        folder = Reranker.from_pretrained(model, dtype="float32", max_length=args.max_length).save(Path(scratch) / "m")
+        whole = Reranker.from_pretrained(
+            model, dtype="float32", max_length=args.max_length, long_documents="truncate"
+        )  # the only way the peer knows
+        folder = whole.save(Path(scratch) / "m")
         started = time.perf_counter()
         peer = sentence_transformers.CrossEncoder(str(folder), device=args.device or "cpu")
         peer.predict([(jobs[0][0], jobs[0][1][0])], show_progress_bar=False)

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 from prorank.cli._model import add_model_arguments, positive
 from prorank.pipeline.checks import backend_runs, collection_there, folder_writable, models_known
@@ -56,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
     texts = _texts(args) if args.data else parity_texts(args.parity_queries)
     reference = load_reranker(args)
     source = Path(args.model) if args.model and args.model.endswith(".gguf") else None
-    out = export(reference, args.to, Path(args.out), source_gguf=source)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show
+        out = export(reference, args.to, Path(args.out), source_gguf=source)
     print(f"{out}: written ({_megabytes(out)} MB); comparing scores ...", file=sys.stderr)
     exported = Reranker.from_pretrained(out, threads=args.threads)
     parity = compare(reference, exported, texts)
@@ -67,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"  Kendall's tau        {parity.kendall_tau:.4f}")
     print(f"  same first document  {parity.same_best:.0%} of {len(texts)} queries")
     return 0
+
+
+def _show(message: Warning | str, *_: Any) -> None:
+    print(f"prorank export: warning: {message}", file=sys.stderr)
 
 
 def _texts(args: argparse.Namespace) -> dict[str, list[str]]:

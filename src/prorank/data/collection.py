@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,10 +12,12 @@ from typing import Literal, NamedTuple
 
 from prorank.types import Document, Qrels, Query, Run
 
-__all__ = ["Collection", "CollectionStats", "OwnDocuments", "pick_split"]
+__all__ = ["Collection", "CollectionStats", "OwnDocuments", "pick_split", "without_unknown"]
 
 OwnDocuments = Literal["keep", "drop"]
 """What becomes of the document that has the query's own id."""
+
+logger = logging.getLogger(__name__)
 
 
 class CollectionStats(NamedTuple):
@@ -111,6 +114,29 @@ def pick_split(where: Path | str, available: list[str], split: str | None) -> st
     if split is None and len(available) > 1:
         raise ValueError(f"split: {where} has {', '.join(available)}; name one")
     return split if split is not None else (available[0] if available else None)
+
+
+def without_unknown(qrels: Qrels, queries: Mapping[str, Query], where: str, source: str) -> dict[str, dict[str, int]]:
+    """The judgments of queries that are there; a warning says how many are left out, as published files have some.
+
+    Args:
+        where: the judgments' file, for messages.
+        source: what should hold the queries, for messages.
+
+    Raises:
+        ValueError: there are judgments, and no judged query is there.
+    """
+    unknown = [query_id for query_id in qrels if query_id not in queries]
+    if unknown and len(unknown) == len(qrels):
+        raise ValueError(f"{where}: none of the {len(qrels)} judged queries is in {source}, first {unknown[0]!r}")
+    if unknown:
+        judgments = sum(len(qrels[query_id]) for query_id in unknown)
+        logger.warning(
+            "%s: left out %d %s of %d %s missing from %s, first %r", where,
+            judgments, "judgment" if judgments == 1 else "judgments",
+            len(unknown), "query that is" if len(unknown) == 1 else "queries that are", source, unknown[0],
+        )  # fmt: skip
+    return {query_id: dict(judged) for query_id, judged in qrels.items() if query_id in queries}
 
 
 def _mean(values: list[int]) -> float:
