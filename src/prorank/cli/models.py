@@ -41,9 +41,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows() -> list[dict[str, Any]]:
+    from prorank.data.encoders import ENCODERS
     from prorank.model.base import BUILT_IN, cached_bases
     from prorank.model.checkpoint import built_in_rerankers, read_manifest
     from prorank.prompt.presets import PRESETS
+    from prorank.published.fetch import cached_folder, is_installed
     from prorank.reranker import default_model
 
     cached = dict(cached_bases())
@@ -61,8 +63,14 @@ def _rows() -> list[dict[str, Any]]:
         if spec.name == default_model():
             state += ", default"
         rows.append(_row("base", spec.name, summary, spec.download_bytes, spec.licence, state))
+    for row in ENCODERS.values():
+        summary = f"{row.summary}, {row.parameters / 1e6:.0f}M parameters"
+        state = (
+            "in the cache" if cached_folder(row).is_dir() else "installed" if is_installed(row) else "not fetched yet"
+        )
+        rows.append(_row(row.kind, row.name, summary, row.download_bytes, row.licence, state))
     for name, size in cached.items():
-        rows.append(_row("cache", name, "float32 weights, unpacked from GGUF", size, "", "in the cache"))
+        rows.append(_row("cache", name, "a base's checkpoint, from GGUF", size, "", "in the cache"))
     for template in PRESETS.values():
         words = " / ".join(template.label_words)
         rows.append(_row("template", template.name, f"answers {words}", None, "", "preset"))

@@ -54,8 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_own_documents(parser)
     parser.add_argument(
-        "--teacher", metavar="SPEC", help="whose scores kl and margin_mse learn from: as --first-stage, or teach's file"
-    )
+        "--teacher", metavar="SPEC",
+        help="whose scores kl and margin_mse learn from: as --first-stage, an encoder (splade-tiny, all-mpnet-base-v2, "
+        "bi-encoder:MODEL, sparse-encoder:MODEL), mixture:[WEIGHT*]SPEC+..., or teach's file",
+    )  # fmt: skip
     parser.add_argument("--instruction", metavar="TEXT", help="what relevance means in this data")
     parser.add_argument(
         "--exclude", metavar="PATH[:SPLIT]", action="append",

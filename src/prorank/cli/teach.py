@@ -1,9 +1,11 @@
 """Score candidates with a teacher, for distillation: lists with scores that refine learns from (losses kl, margin_mse).
 
-Several --teacher are fused by reciprocal ranks. A collection without queries gets pseudo-queries from its titles or
+A mixture is the weighted mean of its parts' scores, each brought to mean 0 and deviation 1 within a query's candidates;
+several --teacher are fused by reciprocal ranks. A collection without queries gets pseudo-queries from its titles or
 first sentences. Scores are kept beside --out as they come, so that an interrupted run goes on.
 
   prorank teach --data DIR --teacher dense --teacher bm25 --out lists.jsonl
+  prorank teach --data DIR --teacher mixture:splade-tiny+2*all-mpnet-base-v2 --top-k 100 --out lists.jsonl
   prorank teach --data DIR --teacher cross-encoder:FOLDER --first-stage fused --top-k 30 --out lists.jsonl
   prorank teach --data DIR --pseudo-queries title --teacher runs/refined/best --max-queries 2000 --out lists.jsonl
 """
@@ -30,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="NAME", help="which queries (default: train, or the only ones)")
     parser.add_argument(
         "--teacher", action="append", required=True, metavar="SPEC",
-        help="bm25, dense[:MODEL], fused, a run file, a prorank model, or a peer as evaluate's --baseline; repeatable",
+        help="splade-tiny, all-mpnet-base-v2, bm25, dense[:MODEL], fused, given[:NAME], a run file, a prorank model, a "
+        "peer as evaluate's --baseline, or mixture:[WEIGHT*]SPEC+...; repeatable",
     )  # fmt: skip
     parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="whose candidates (default: %(default)s)")
     add_own_documents(parser)

@@ -14,28 +14,25 @@ if TYPE_CHECKING:
 
 __all__ = ["scored_candidates", "teacher_known", "teacher_run"]
 
-_FIRST_STAGES = ("bm25", "bm25-padded", "dense", "fused", "given")
-
 
 def teacher_run(spec: str, args: argparse.Namespace, collection: Collection, candidates: Run, folder: Path) -> Run:
     """A teacher's scores of the candidates.
 
     Args:
-        spec: ``bm25``, ``dense[:MODEL]``, ``fused``, ``given[:NAME]``, a TREC run file; or a peer as ``evaluate
-            --baseline`` takes it (``bi-encoder``, ``cross-encoder:MODEL``, ``openai-pointwise:MODEL@URL``, ...); or a
-            prorank model.
+        spec: as :func:`prorank.data.teacher.teacher_scores`: an encoder, a first stage, a TREC run file, a mixture; or
+            a peer as ``evaluate --baseline`` takes it (``cross-encoder:MODEL``, ``openai-pointwise:MODEL@URL``, ...);
+            or a prorank model. A mixture may hold all of them.
         folder: keeps the scores, so that an interrupted run goes on.
 
     Raises:
         ValueError: the spec is unknown.
     """
-    from prorank.data.first_stage import first_stage
+    from prorank.data.teacher import teacher_scores
 
-    if _is_run(spec):
-        depth = max(1000, max(map(len, candidates.values()), default=0))
-        scores = first_stage(spec, collection, depth)
-        return {q: {d: scores[q][d] for d in listed if d in scores.get(q, {})} for q, listed in candidates.items()}
-    return scored_candidates(_system(spec, args), collection, candidates, folder)
+    def peer(part: str) -> Run:
+        return scored_candidates(_system(part, args), collection, candidates, folder)
+
+    return teacher_scores(spec, collection, candidates, other=peer)
 
 
 def scored_candidates(system: System, collection: Collection, candidates: Run, folder: Path) -> Run:
@@ -59,16 +56,14 @@ def teacher_known(spec: str, args: argparse.Namespace) -> None:
         ValueError: it will not; the message names ``--teacher``.
         ImportError: its library is not installed.
     """
-    from prorank.pipeline.checks import first_stage_known, models_known
+    from prorank.data.teacher import check_teacher
+    from prorank.pipeline.checks import models_known
 
-    if _is_run(spec):
-        first_stage_known("--teacher", spec)
-    elif _peer(spec) is None:
-        models_known(args, [spec], "--teacher")
-
-
-def _is_run(spec: str) -> bool:
-    return spec.partition(":")[0] in _FIRST_STAGES or (Path(spec).is_file() and not spec.endswith(".gguf"))
+    try:
+        others = check_teacher(spec)
+    except ValueError as error:
+        raise ValueError(f"--teacher: {str(error).removeprefix('teacher: ')}") from None
+    models_known(args, [part for part in others if _peer(part) is None], "--teacher")
 
 
 def _peer(spec: str) -> Callable[[], System] | None:
