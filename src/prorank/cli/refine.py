@@ -165,7 +165,9 @@ def held_out_evaluation(sources: Sequence[ListSource], queries: int, top_k: int)
                 run_[query_id] = ranked(doc_ids, margins)
             qrels = {query_id: collection.qrels[query_id] for query_id in query_ids}
             values[f"nDCG@10/{collection.name}"] = measure(run_, qrels, ["nDCG@10"]).mean("nDCG@10")
-        mean = sum(values.values()) / len(values) if values else float("nan")
+        if not values:  # no judgments to measure by: every checkpoint is as good as the last
+            return {}
+        mean = sum(values.values()) / len(values)
         return {"nDCG@10": mean, **(values if len(values) > 1 else {})}
 
     return on_eval
@@ -202,6 +204,14 @@ def _check_targets(config: RefineConfig, prepared: Sequence[Prepared], sources: 
             raise ValueError(f"--refine.losses: {name} learns from a teacher's scores; give --teacher")
     if config.false_negative_margin is not None and all(one.teacher is None for one in prepared):
         raise ValueError("--refine.false_negative_margin: needs a teacher's scores; give --teacher")
+    if config.rivals == "quantiles" and all(one.teacher is None for one in prepared):
+        raise ValueError("--refine.rivals: quantiles are those of a teacher's scores; give --teacher")
+    for source in sources:
+        if not source.labelled and not any(name in TEACHER_LOSSES for name in config.loss_weights()):
+            raise ValueError(
+                f"--refine.losses: {source.collection.name} has no relevant documents to learn from; add kl or "
+                "margin_mse, or set teacher_positives in its [[datasets]] table"
+            )
     if config.hard_negatives and not any(source.candidates for source in sources):
         raise ValueError("--refine.hard_negatives: no candidates to draw them from; give --first-stage")
 
