@@ -20,6 +20,7 @@ import torch
 
 from prorank.backends.attention import can_block_attention, use_blocked_attention
 from prorank.backends.last_layer import can_skip_unread, reading, skip_unread
+from prorank.backends.processor import reaches
 from prorank.types import EncodedGroup
 
 __all__ = [
@@ -64,6 +65,9 @@ def pick_device(device: str | None = None) -> torch.device:
 def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     """The precision asked for; ``auto`` is bfloat16 where the hardware multiplies it, else float32.
 
+    On a CPU that is AVX-512 with BF16 or AMX (or Arm's), as far as ``ONEDNN_MAX_CPU_ISA`` allows: where bfloat16 has to
+    be imitated it is slower than float32, and less exact.
+
     Raises:
         ValueError: no such precision.
     """
@@ -80,6 +84,9 @@ def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.d
 
 
 def _cpu_multiplies_bf16() -> bool:
+    """Whether the processor does and oneDNN may use it: elsewhere bfloat16 is slower than float32."""
+    if not reaches("avx512_bf16"):
+        return False
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
