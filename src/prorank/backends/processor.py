@@ -1,8 +1,9 @@
 """What this processor can multiply, and how far a user has lowered it.
 
 PyTorch, oneDNN and OpenVINO choose their instructions when they start: ``ATEN_CPU_CAPABILITY`` lowers PyTorch's own
-loops, ``ONEDNN_MAX_CPU_ISA`` the products of PyTorch and OpenVINO. ONNX Runtime and llama.cpp have no such variable.
-OpenVINO lists what the processor has even where oneDNN may not use it, so whoever asks for a precision asks here.
+loops, ``ONEDNN_MAX_CPU_ISA`` the products of PyTorch and OpenVINO, ``PRORANK_NATIVE_ISA`` our own engine. ONNX Runtime
+and llama.cpp have no such variable. OpenVINO lists what the processor has even where oneDNN may not use it, so whoever
+asks for a precision asks here.
 """
 
 from __future__ import annotations
@@ -25,14 +26,25 @@ class Level(NamedTuple):
     """Value of ``ATEN_CPU_CAPABILITY`` that lowers PyTorch to it."""
     onednn: str
     """Value of ``ONEDNN_MAX_CPU_ISA`` that lowers oneDNN to it."""
+    native: str
+    """Value of ``PRORANK_NATIVE_ISA`` that lowers our own engine to it, or to the next one that it is written for."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What lowers a process that is started with it."""
+        return {
+            "ATEN_CPU_CAPABILITY": self.torch,
+            "ONEDNN_MAX_CPU_ISA": self.onednn,
+            "PRORANK_NATIVE_ISA": self.native,
+        }
 
 
 LEVELS = (
-    Level("avx2", ("avx2", "fma"), "avx2", "AVX2"),
-    Level("avx512", ("avx512f", "avx512bw", "avx512vl", "avx512dq"), "avx512", "AVX512_CORE"),
-    Level("avx512_vnni", ("avx512_vnni",), "avx512", "AVX512_CORE_VNNI"),
-    Level("avx512_bf16", ("avx512_bf16",), "avx512", "AVX512_CORE_BF16"),
-    Level("amx", ("amx_tile", "amx_int8", "amx_bf16"), "avx512", "AVX512_CORE_AMX"),
+    Level("avx2", ("avx2", "fma"), "avx2", "AVX2", "avx2"),
+    Level("avx512", ("avx512f", "avx512bw", "avx512vl", "avx512dq"), "avx512", "AVX512_CORE", "avx2"),
+    Level("avx512_vnni", ("avx512_vnni",), "avx512", "AVX512_CORE_VNNI", "avx512vnni"),
+    Level("avx512_bf16", ("avx512_bf16",), "avx512", "AVX512_CORE_BF16", "avx512bf16"),
+    Level("amx", ("amx_tile", "amx_int8", "amx_bf16"), "avx512", "AVX512_CORE_AMX", "avx512bf16"),
 )
 """From the least to the most."""
 
