@@ -19,6 +19,7 @@ FAILS = "def test_fails():\n    assert False\n"
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout without tests."""
     monkeypatch.setattr(suite, "REPO", tmp_path)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # starts in a fraction of a second
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -q -p no:cacheprovider\n", "utf-8")
     return tmp_path
 
@@ -32,12 +33,11 @@ def write(repo: Path, **folders: str) -> None:
 @pytest.mark.parametrize(
     ("folders", "code", "told"),
     [
-        ({"a": OK, "b": OK}, 0, ["tests/a: 2 passed", "tests/b: 2 passed", "=== 4 passed in"]),
-        ({"a": FAILS, "b": OK}, 1, ["tests/a: 1 failed (exit code 1)", "=== 1 failed, 2 passed in"]),
+        ({"a": OK}, 0, ["tests/a: 2 passed", "=== 2 passed in"]),
         (
-            {"a": OK, "b": DIES, "c": OK},
+            {"a": FAILS, "b": DIES, "c": OK},
             1,
-            ["tests/b: no tests ran (ended by SIGKILL)", "tests/c: 2 passed", "=== 4 passed in"],
+            ["tests/a: 1 failed (exit code 1)", "tests/b: no tests ran (ended by SIGKILL)", "=== 1 failed, 2 passed in"],
         ),
     ],
 )
