@@ -37,7 +37,7 @@ def write(repo: Path, **folders: str) -> None:
         (
             {"a": FAILS, "b": DIES, "c": OK},
             1,
-            ["tests/a: 1 failed (exit code 1)", "tests/b: no tests ran (ended by SIGKILL)", "=== 1 failed, 2 passed in"],
+            ["tests/a: 1 failed (exit code 1)", "tests/b: no tests ran (ended by SIGKILL)", "=== 1 failed, 2 passed"],
         ),
     ],
 )

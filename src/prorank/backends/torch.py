@@ -207,7 +207,6 @@ class TorchBackend:
         return self._capped(states.float() @ rows.T + bias)
 
     def _capped(self, logits: torch.Tensor) -> torch.Tensor:
-        """As Gemma's are."""
         return torch.tanh(logits / self._softcap) * self._softcap if self._softcap else logits
 
     @torch.inference_mode()
