@@ -349,13 +349,16 @@ class Reranker:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write a checkpoint that prorank, sentence-transformers' ``CrossEncoder`` and transformers load.
 
+        Read-outs for early exits go along.
+
         Raises:
             ValueError: the backend holds no transformers model.
         """
         model = getattr(self.backend, "model", None)
         if model is None:
             raise ValueError(f"backend {self.backend.name} holds no transformers model to save")
-        return save_checkpoint(Path(folder), model, self.encoder.tokenizer, self.current_manifest())
+        manifest, tokenizer = self.current_manifest(), self.encoder.tokenizer
+        return save_checkpoint(Path(folder), model, tokenizer, manifest, cascade=self.cascade)
 
     def current_manifest(self) -> Manifest:
         """The checkpoint's manifest with the template and the limits in use.
