@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prorank.data.collection import Collection
+from prorank.training.epochs import epoch_place
 from prorank.training.held_out import is_held_out
 from prorank.training.refine.config import RefineConfig
 from prorank.types import Run
@@ -121,11 +122,9 @@ class ListSource:
         Args:
             hard: how many rivals come from the candidates.
         """
-        epoch, place = divmod(number, len(self._epoch))
-        order = list(range(len(self._epoch)))
-        random.Random(f"{self.config.seed}:{self.collection.name}:epoch:{epoch}").shuffle(order)
-        query_id, positive = self._epoch[order[place]]
-        rng = random.Random(f"{self.config.seed}:{self.collection.name}:draw:{number}")
+        seed = f"{self.config.seed}:{self.collection.name}"
+        query_id, positive = self._epoch[epoch_place(number, len(self._epoch), seed)]
+        rng = random.Random(f"{seed}:draw:{number}")
         chosen = [positive] if positive is not None else []
         window = self._window(query_id, positive)
         if positive is None:  # unlabelled: the teacher orders what the candidates hold
