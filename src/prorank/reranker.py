@@ -24,6 +24,7 @@ from prorank.prompt.template import PromptTemplate
 from prorank.scoring import (
     DEFAULT_BATCH_TOKENS,
     Backend,
+    Margins,
     passes_of,
     probability,
     rank_order,
@@ -36,8 +37,6 @@ __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "def
 DEFAULT_RERANKERS = ("prorank-smollm2-135m", "prorank-smollm2-135m-warmup")
 """What :func:`default_model` takes, the best first: both stages, stage 1 alone."""
 DEFAULT_BASE = "smollm2-135m"
-
-Margins = npt.NDArray[np.float32]
 
 
 def default_model() -> str:
