@@ -27,7 +27,7 @@ def use_merged_lora(model: Any) -> int:
     """
     from peft.tuners.lora.layer import Linear
 
-    layers = [m for m in model.modules() if type(m) is Linear and _is_plain(m)]
+    layers: list[Any] = [m for m in model.modules() if type(m) is Linear and _is_plain(m)]
     for layer in layers:
         layer.forward = types.MethodType(_forward, layer)
         layer._merged_weight, layer._merged_version = None, None

@@ -162,7 +162,8 @@ class ListSource:
         ]
 
     def _random(self, query_id: str, count: int, rng: random.Random, taken: Sequence[str]) -> list[str]:
-        grades, used, chosen = self._grades.get(query_id, {}), set(taken), []
+        grades, used = self._grades.get(query_id, {}), set(taken)
+        chosen: list[str] = []
         for _ in range(100 * (count + 1)):
             if len(chosen) >= count:
                 break
@@ -210,7 +211,7 @@ class Mixture:
 
     def draw(self, number: int, hard: int) -> RankingList:
         """Draw ``number`` of the run (from 0)."""
-        return self.sources[self._source[number]].draw(int(self._number[number]), hard)
+        return self.sources[int(self._source[number])].draw(int(self._number[number]), hard)
 
 
 def _scaled(scores: Mapping[str, float], normalise: bool) -> dict[str, float]:

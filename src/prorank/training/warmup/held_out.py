@@ -40,7 +40,10 @@ def ask(
     policy: Policy, prompts: Sequence[QueryPrompts], encode: Callable[[QueryPrompts], EncodedGroup]
 ) -> HeldOutAnswers:
     """Greedy answers and margins of every pair."""
-    query, kind, margin, answer = [], [], [], []
+    query: list[int] = []
+    kind: list[str] = []
+    margin: list[float] = []
+    answer: list[int] = []
     for index, item in enumerate(prompts):
         margins, answers = _answers_of(policy, encode(item))
         query += [index] * len(margins)
