@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from prorank.cli.main import main
-from prorank.data.collection import load_collection
 from prorank.data.convert import convert
+from prorank.data.load import load_collection
 from prorank.data.trec import write_run
 from refine_parts import candidates
 from warmup_parts import collection, make_base
@@ -62,8 +62,8 @@ def test_train_ends_with_an_honest_report_and_runs_each_step_once(folders, tmp_p
 
 
 def test_test_queries_are_never_trained_on():
-    from prorank.cli._datasets import DatasetSpec, Prepared
-    from prorank.cli._splits import split_off
+    from prorank.pipeline.datasets import DatasetSpec, Prepared
+    from prorank.pipeline.splits import split_off
 
     (kept,), (test,) = split_off([Prepared(DatasetSpec("toy"), collection(), None, None)], 0.3)
     assert test.queries
@@ -73,7 +73,7 @@ def test_test_queries_are_never_trained_on():
 
 
 def test_a_test_set_has_the_instruction_of_the_data_from_its_folder(folders, tmp_path):
-    from prorank.cli._datasets import DatasetSpec, load_tests
+    from prorank.pipeline.datasets import DatasetSpec, load_tests
 
     _, data = folders
     convert(collection(), tmp_path / "other", "beir")

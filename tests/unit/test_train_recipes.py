@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from prorank.cli import refine, train
-from prorank.cli._datasets import read_specs
 from prorank.cli.main import main
 from prorank.config import build_config, config_dict, read_config, run_options
 from prorank.data.convert import convert
+from prorank.pipeline.datasets import read_specs
 from prorank.training.refine.config import RefineConfig
 from prorank.training.warmup.config import WarmupConfig
 from prorank.types import Document, Query

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
+from prorank.pipeline.candidates import add_own_documents
+from prorank.pipeline.checks import training_ready
 from prorank.training.refine.config import TEACHER_LOSSES, RefineConfig
 
 if TYPE_CHECKING:
-    from prorank.cli._datasets import Prepared
+    from prorank.pipeline.datasets import Prepared
     from prorank.reranker import Reranker
     from prorank.training.refine.lists import ListSource
     from prorank.training.refine.loop import OnEval, RefineResult
@@ -30,7 +32,7 @@ __all__ = ["add_arguments", "held_out_evaluation", "run", "train"]
 
 _RUN_KEYS = (
     "model", "data", "split", "out", "first_stage", "teacher", "instruction", "exclude", "template", "max_length",
-    "device", "threads", "records", "eval_top_k",
+    "device", "threads", "records", "eval_top_k", "own_documents",
 )  # fmt: skip
 
 
@@ -50,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-stage", metavar="SPEC",
         help="where rivals come from: bm25, dense, fused, given, a run file (default: the data's own lists, or bm25)",
     )  # fmt: skip
+    add_own_documents(parser)
     parser.add_argument(
         "--teacher", metavar="SPEC", help="whose scores kl and margin_mse learn from: as --first-stage, or teach's file"
     )
@@ -83,18 +86,22 @@ def run(args: argparse.Namespace) -> int:
     if not options["out"]:
         raise ValueError("--out is missing: give it here or in --config")
 
-    from prorank.cli._datasets import load_dataset, load_excluded, read_specs
+    from prorank.pipeline.datasets import datasets_there, load_dataset, load_excluded, read_specs
 
-    common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
+    common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction", "own_documents")}
     specs = read_specs(args.data, file, common)
+    training_ready(options, options["out"], "ir_measures")
+    datasets_there(specs)
     evaluation = load_excluded(options["exclude"] or [])
-    train([load_dataset(spec, config.depth, evaluation) for spec in specs], options, config)
+    need = config.hard_negatives > 0
+    prepared = [load_dataset(spec, config.depth, evaluation, need_candidates=need) for spec in specs]
+    train(prepared, options, config)
     return 0
 
 
 def train(prepared: Sequence[Prepared], options: Mapping[str, Any], config: RefineConfig) -> RefineResult:
     """Refine ``options["model"]``; leaves checkpoints, log, record and report in ``options["out"]``."""
-    from prorank.cli._datasets import list_source
+    from prorank.pipeline.datasets import list_source
     from prorank.training.refine.lists import Mixture
 
     sources = [list_source(one, config) for one in prepared]
@@ -206,9 +213,9 @@ def _finish(
     base_sha256: str,
 ) -> None:
     """The record line, the report and a summary for people."""
-    from prorank.cli._refine_report import write_report
     from prorank.evaluate.record import append_record
     from prorank.files import sha256_file
+    from prorank.pipeline.refine_report import write_report
     from prorank.training.runlog import read_log
 
     payload = {

@@ -137,7 +137,7 @@ def checkpoint_folder(name: str) -> Path:
 
 def built_in_rerankers() -> dict[str, Path]:
     """Rerankers that come with the package: name -> folder."""
-    root = Path(__file__).parent / "models"
+    root = Path(__file__).parents[1] / "models"
     return {folder.parent.name: folder.parent for folder in sorted(root.glob(f"*/{MANIFEST}"))}
 
 

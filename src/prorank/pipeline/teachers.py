@@ -1,0 +1,94 @@
+"""Teachers by name: first stages, prorank models, and every peer that ``evaluate`` knows; scored once, resumable."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prorank.data.collection import Collection
+    from prorank.evaluate.systems import System
+    from prorank.types import Run
+
+__all__ = ["scored_candidates", "teacher_known", "teacher_run"]
+
+_FIRST_STAGES = ("bm25", "bm25-padded", "dense", "fused", "given")
+
+
+def teacher_run(spec: str, args: argparse.Namespace, collection: Collection, candidates: Run, folder: Path) -> Run:
+    """A teacher's scores of the candidates.
+
+    Args:
+        spec: ``bm25``, ``dense[:MODEL]``, ``fused``, ``given[:NAME]``, a TREC run file; or a peer as ``evaluate
+            --baseline`` takes it (``bi-encoder``, ``cross-encoder:MODEL``, ``openai-pointwise:MODEL@URL``, ...); or a
+            prorank model.
+        folder: keeps the scores, so that an interrupted run goes on.
+
+    Raises:
+        ValueError: the spec is unknown.
+    """
+    from prorank.data.first_stage import first_stage
+
+    if _is_run(spec):
+        depth = max(1000, max(map(len, candidates.values()), default=0))
+        scores = first_stage(spec, collection, depth)
+        return {q: {d: scores[q][d] for d in listed if d in scores.get(q, {})} for q, listed in candidates.items()}
+    return scored_candidates(_system(spec, args), collection, candidates, folder)
+
+
+def scored_candidates(system: System, collection: Collection, candidates: Run, folder: Path) -> Run:
+    """The system's scores of every query's candidates, best first; with progress; an interrupted run goes on."""
+    from dataclasses import replace
+
+    from prorank.cli.evaluate import progress
+    from prorank.evaluate.run import run_system
+
+    every = {q: collection.qrels.get(q, {}) for q in collection.queries}
+    with progress() as on_system:
+        on_query = on_system(system.name, sum(bool(candidates.get(q)) for q in every))
+        outcome = run_system(system, replace(collection, qrels=every), candidates, folder, on_query=on_query)
+    return outcome.run
+
+
+def teacher_known(spec: str, args: argparse.Namespace) -> None:
+    """Whether :func:`teacher_run` will find what the spec names, before another teacher scores for hours.
+
+    Raises:
+        ValueError: it will not; the message names ``--teacher``.
+        ImportError: its library is not installed.
+    """
+    from prorank.pipeline.checks import first_stage_known, models_known
+
+    if _is_run(spec):
+        first_stage_known("--teacher", spec)
+    elif _peer(spec) is None:
+        models_known(args, [spec], "--teacher")
+
+
+def _is_run(spec: str) -> bool:
+    return spec.partition(":")[0] in _FIRST_STAGES or (Path(spec).is_file() and not spec.endswith(".gguf"))
+
+
+def _peer(spec: str) -> Callable[[], System] | None:
+    """What loads a peer as ``evaluate --baseline`` takes it; None where the spec names no kind of peer."""
+    from prorank.evaluate.baselines import BASELINES, parse_baseline
+
+    kinds = {name.partition(":")[0].partition("[")[0] for name in BASELINES}
+    if spec.partition(":")[0] not in kinds:
+        return None
+    baseline = parse_baseline(spec)
+    if baseline.load is None:
+        raise ValueError(f"--teacher: {spec!r} is a run; name its file")
+    return baseline.load
+
+
+def _system(spec: str, args: argparse.Namespace) -> System:
+    load = _peer(spec)
+    if load is not None:
+        return load()
+    from prorank.cli._model import load_reranker
+    from prorank.evaluate.systems import RerankerSystem
+
+    return RerankerSystem(load_reranker(args, spec), instruction=args.instruction)
