@@ -142,7 +142,7 @@ def literal(value: Any) -> str:
 
 def tested(name: str, models: Mapping[str, str], args: argparse.Namespace) -> Evaluation:
     """All variants on one collection."""
-    from prorank.cli.evaluate import progress
+    from prorank.progress import system_progress
     from prorank.data import first_stage, load_collection
     from prorank.evaluate.evaluation import Options, Peer, evaluate
     from prorank.evaluate.systems import RerankerSystem
@@ -156,7 +156,7 @@ def tested(name: str, models: Mapping[str, str], args: argparse.Namespace) -> Ev
         return RerankerSystem(reranker, name=label)
 
     peers = [Peer(lambda label=label, model=model: load(label, model)) for label, model in models.items()]
-    with progress() as on_system:
+    with system_progress() as on_system:
         return evaluate(
             collection, first_stage(spec, collection, args.top_k), peers, args.out / f"test-{name}",
             first_stage="first stage", top_k=args.top_k, on_system=on_system,

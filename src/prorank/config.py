@@ -23,7 +23,9 @@ from typing import Any, TypeVar
 
 __all__ = [
     "add_config_arguments",
+    "attribute_docs",
     "build_config",
+    "checked",
     "config_dict",
     "first_difference",
     "overrides",
@@ -102,24 +104,41 @@ def build_config(
             close = difflib.get_close_matches(name, sorted(known), n=1)
             hint = f"; did you mean --{section}.{close[0]}?" if close else ""
             raise ValueError(f"--{section}.{name}: no such setting{hint}")
-    parser = _parser(cls)
-    parsed: dict[str, Any] = {}
     kinds = typing.get_type_hints(cls)
+    parsed: dict[str, Any] = {}
     for name, value in values.items():
-        choices = typing.get_args(kinds[name])
-        meant = value if value in choices else _literal(value)  # "none" may be a word of its own
-        try:
-            if meant is None and type(None) not in choices:
-                raise ValueError(f"Expected a {kinds[name]}")
-            parsed[name] = getattr(parser.parse_object({name: meant}), name)
-        except Exception as error:
-            reason = " ".join(str(error).split()).rpartition("Expected a ")[2] or str(error)
-            raise ValueError(f"--{section}.{name}: got {value!r}; expected {_readable(reason)}") from None
+        meant = value if value in typing.get_args(kinds[name]) else _literal(value)  # "none" may be a word of its own
+        parsed[name] = checked(kinds[name], meant, f"--{section}.{name}", shown=value)
     try:
         return cls(**parsed)
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith("--") else f"--{section}.{message}") from None
+
+
+def checked(kind: Any, value: Any, name: str, *, shown: Any = None) -> Any:
+    """The value as the type it should have (a list as a tuple, a whole number as a float).
+
+    Args:
+        kind: the type.
+        name: what an error calls it.
+        shown: the value as it was written, for the error.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=kind)
+    try:
+        if value is None and type(None) not in typing.get_args(kind):
+            raise ValueError(f"Expected a {kind}")
+        return parser.parse_object({"value": value}).value
+    except Exception as error:
+        reason = " ".join(str(error).split()).rpartition("Expected a ")[2] or str(error)
+        written = value if shown is None else shown
+        raise ValueError(f"{name}: got {written!r}; expected {_readable(reason)}") from None
 
 
 def run_options(
@@ -187,14 +206,6 @@ def _own_attribute_docs(cls: type) -> dict[str, str]:
         ):
             found[statement.target.id] = " ".join(str(after.value.value).split())  # type: ignore[union-attr]
     return found
-
-
-def _parser(cls: type) -> Any:
-    import jsonargparse
-
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, instantiate=False)
-    return parser
 
 
 def _readable(reason: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive, share
-from prorank.pipeline.queries import add_query_arguments, chosen_queries, hash_of
+from prorank.cli._queries import add_query_arguments, chosen_queries
 from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def _scored(
     """
     import numpy as np
 
+    from prorank.pipeline.queries import hash_of
     from prorank.training.held_out import is_held_out
 
     def accepts(collection: Collection, query_id: str) -> bool:

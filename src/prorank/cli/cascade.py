@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
-from prorank.pipeline.queries import add_query_arguments, chosen_queries
+from prorank.cli._queries import add_query_arguments, chosen_queries
 from prorank.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -11,25 +11,20 @@ again continues an interrupted run.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.progress import system_progress
 
 if TYPE_CHECKING:
     from prorank.evaluate.evaluation import Evaluation, Peer
     from prorank.evaluate.systems import System
 
-__all__ = ["add_arguments", "add_data_arguments", "load_candidates", "named_model", "progress", "run"]
-
-_PAUSE = 60.0
-"""Seconds between two lines of progress where stderr is no terminal."""
-
+__all__ = ["add_arguments", "add_data_arguments", "load_candidates", "named_model", "run"]
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that name a collection and its candidates, shared by several commands."""
@@ -106,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     peers = [Peer(_loader(args, model, level)) for model in models for level in ("exact", *args.cascade)]
     peers += [_baseline(spec, collection, args.top_k) for spec in args.baseline]
     out = Path(args.out or Path("results") / "-".join(filter(None, (collection.name, collection.split))))
-    with progress() as on_system:
+    with system_progress() as on_system:
         result = evaluate(
             collection,
             candidates,
@@ -175,62 +170,6 @@ def _baseline(spec: str, collection: Any, top_k: int) -> Peer:
         return Peer(baseline.load)
     name, source = baseline.run
     return Peer(None, (name, first_stage(source, collection, max(top_k, 1000))))
-
-
-@contextlib.contextmanager
-def progress() -> Iterator[Callable[[str, int], Callable[[int, int], None]]]:
-    """A bar a system on stderr with rate and time left; where stderr is no terminal, such a line a minute."""
-    if not sys.stderr.isatty():
-        yield _lines
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-
-        def on_system(name: str, queries: int) -> Callable[[int, int], None]:
-            task = bars.add_task(name, total=queries, rate="")
-
-            def on_query(done: int, resumed: int) -> None:
-                speed = bars.tasks[task].speed
-                rate = f"{speed:.2f} queries/s" if speed else ""
-                words = f"{rate} ({resumed} resumed)" if resumed else rate
-                bars.update(task, completed=done, rate=words)
-
-            return on_query
-
-        yield on_system
-
-
-def _lines(name: str, queries: int) -> Callable[[int, int], None]:
-    started = said = time.monotonic()
-
-    def on_query(done: int, resumed: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if done > resumed and now - said >= _PAUSE:
-            said, rate = now, (done - resumed) / (now - started)
-            left = (queries - done) / rate / 60
-            words = f"{name}: {done} of {queries} queries, {rate:.2f} queries/s, {left:.0f} min left"
-            print(words, file=sys.stderr, flush=True)
-
-    return on_query
 
 
 def _print(result: Evaluation, out: Path) -> None:

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load in float32, write, open what was written, compare."""
-    if args.dtype not in ("auto", "float32"):
+    if args.dtype not in (None, "auto", "float32"):
         raise ValueError(f"--dtype: an export starts from float32 weights, got {args.dtype}; --to says the precision")
     from prorank.cli._model import load_reranker
     from prorank.export.targets import compare, export, parity_texts, write_parity

@@ -227,7 +227,7 @@ def _evaluate(
     tested: EvaluationSet, stages: Mapping[str, str], options: Mapping[str, Any], out: Path, stage_name: str | None
 ) -> Evaluation:
     """The first stage and the given stages of training on one test set."""
-    from prorank.cli.evaluate import progress
+    from prorank.progress import system_progress
     from prorank.data.first_stage import first_stage
     from prorank.evaluate.evaluation import Options, Peer, evaluate
     from prorank.evaluate.systems import RerankerSystem
@@ -245,7 +245,7 @@ def _evaluate(
     candidates: Run = first_stage(spec, test, top_k)
     peers = [Peer(lambda label=label, model=model: load(label, model)) for label, model in stages.items()]
     folder = out / f"test-{test.name}-{test.split}" if test.split else out / f"test-{test.name}"
-    with progress() as on_system:
+    with system_progress() as on_system:
         return evaluate(
             test, candidates, peers, folder, first_stage=spec, top_k=top_k,
             options=Options(against="base" if "base" in stages else None), on_system=on_system,

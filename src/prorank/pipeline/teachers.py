@@ -42,11 +42,11 @@ def scored_candidates(system: System, collection: Collection, candidates: Run, f
     """The system's scores of every query's candidates, best first; with progress; an interrupted run goes on."""
     from dataclasses import replace
 
-    from prorank.cli.evaluate import progress
+    from prorank.progress import system_progress
     from prorank.evaluate.run import run_system
 
     every = {q: collection.qrels.get(q, {}) for q in collection.queries}
-    with progress() as on_system:
+    with system_progress() as on_system:
         on_query = on_system(system.name, sum(bool(candidates.get(q)) for q in every))
         outcome = run_system(system, replace(collection, qrels=every), candidates, folder, on_query=on_query)
     return outcome.run
