@@ -25,7 +25,7 @@ from averages import averages
 from results import COLLECTIONS, DATA, MEASURES, per_query, present, subset
 from tables import Record, made, table
 
-from prorank.cli.train import BLOCK_KEYS
+from prorank.pipeline.train import BLOCK_KEYS
 
 if TYPE_CHECKING:
     from prorank.evaluate.evaluation import Evaluation
@@ -142,10 +142,10 @@ def literal(value: Any) -> str:
 
 def tested(name: str, models: Mapping[str, str], args: argparse.Namespace) -> Evaluation:
     """All variants on one collection."""
-    from prorank.progress import system_progress
     from prorank.data import first_stage, load_collection
     from prorank.evaluate.evaluation import Options, Peer, evaluate
     from prorank.evaluate.systems import RerankerSystem
+    from prorank.progress import system_progress
     from prorank.reranker import Reranker
 
     split, spec, min_relevance = COLLECTIONS[name]

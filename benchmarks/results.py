@@ -167,9 +167,9 @@ def present(collections: Sequence[str], data: Path) -> list[str]:
 
 def measured(name: str, settings: Mapping[str, Any], args: argparse.Namespace) -> Evaluation:
     """All systems on one collection, by what `prorank evaluate` does."""
-    from prorank.progress import system_progress
     from prorank.data import first_stage, load_collection
     from prorank.evaluate.evaluation import Options, evaluate
+    from prorank.progress import system_progress
 
     split, spec, min_relevance = COLLECTIONS[name]
     queries = settings["queries"]

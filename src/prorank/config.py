@@ -17,7 +17,7 @@ import inspect
 import itertools
 import textwrap
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,6 @@ __all__ = [
     "first_difference",
     "overrides",
     "read_config",
-    "run_options",
 ]
 
 T = TypeVar("T")
@@ -129,41 +128,19 @@ def checked(kind: Any, value: Any, name: str, *, shown: Any = None) -> Any:
     """
     import jsonargparse
 
+    members = typing.get_args(kind)
+    if value is not None and type(None) in members:  # an error should speak of the other members alone
+        kind = typing.Union[tuple(one for one in members if one is not type(None))]  # noqa: UP007
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=kind)
     try:
-        if value is None and type(None) not in typing.get_args(kind):
+        if value is None and type(None) not in members:
             raise ValueError(f"Expected a {kind}")
         return parser.parse_object({"value": value}).value
     except Exception as error:
         reason = " ".join(str(error).split()).rpartition("Expected a ")[2] or str(error)
         written = value if shown is None else shown
         raise ValueError(f"{name}: got {written!r}; expected {_readable(reason)}") from None
-
-
-def run_options(
-    args: argparse.Namespace,
-    file: Mapping[str, Any],
-    keys: Sequence[str],
-    sections: Sequence[str],
-    *,
-    other_tables: bool = True,
-) -> dict[str, Any]:
-    """What a command's plain flags are: each from the command line, else from the file's top level, else None.
-
-    Args:
-        keys: names of the flags, as the file spells them.
-        sections: what else the command reads in the file.
-        other_tables: let tables of other commands stand in the file.
-
-    Raises:
-        ValueError: the file has a key that is neither.
-    """
-    for key, value in file.items():
-        if key not in (*keys, *sections) and not (other_tables and isinstance(value, dict)):
-            raise ValueError(f"--config {args.config}: {key!r} is no setting (known: {', '.join(keys)})")
-    given = {key: getattr(args, key) for key in keys}
-    return {key: given[key] if given[key] is not None else file.get(key) for key in keys}
 
 
 def config_dict(config: Any) -> dict[str, Any]:

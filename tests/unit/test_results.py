@@ -11,10 +11,10 @@ import results
 import stages
 import tables
 
-from prorank.pipeline.splits import shortened
 from prorank.data.convert import convert
 from prorank.data.trec import write_run
 from prorank.evaluate.systems import Scored
+from prorank.pipeline.splits import shortened
 from refine_parts import candidates
 from warmup_parts import collection, make_base
 

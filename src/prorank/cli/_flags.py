@@ -10,6 +10,7 @@ flags of its own, which `prorank.config` makes.
 from __future__ import annotations
 
 import argparse
+import collections.abc
 import dataclasses
 import types
 import typing
@@ -62,7 +63,8 @@ def add_field_flags(
         kinds: argparse types of fields that the rule does not suit (whole numbers are at least 1).
     """
     hints, texts = typing.get_type_hints(cls), attribute_docs(cls)
-    for field in dataclasses.fields(cls):
+    needed_first = sorted(dataclasses.fields(cls), key=lambda field: field.default is not dataclasses.MISSING)
+    for field in needed_first:
         if field.name in skip:
             continue
         how = _argument(field.name, hints[field.name])
@@ -75,7 +77,8 @@ def _argument(name: str, hint: Any) -> dict[str, Any]:
     """How argparse reads a field of this type."""
     parts = _parts(hint)
     choices = [word for part in parts for word in typing.get_args(part) if typing.get_origin(part) is typing.Literal]
-    items = next((typing.get_args(part)[0] for part in parts if typing.get_origin(part) is tuple), None)
+    lists = (tuple, collections.abc.Sequence)
+    items = next((typing.get_args(part)[0] for part in parts if typing.get_origin(part) in lists), None)
     if typing.get_origin(items) is typing.Literal:
         return {"nargs": "+", "choices": typing.get_args(items), "metavar": name.rpartition("_")[2].rstrip("s").upper()}
     if choices:
@@ -135,7 +138,7 @@ def from_flags(
             known = ", ".join(name for name in fields if name not in tables)
             raise ValueError(f"--config {args.config}: {key!r} is no setting (known: {known})")
     hints = typing.get_type_hints(cls)
-    values = given(cls, args, skip=made)  # type: ignore[arg-type]
+    values = given(cls, args, skip=made)
     for name, value in file.items():
         if name in fields and name not in made and name not in values:
             values[name] = checked(hints[name], value, f"--{name.replace('_', '-')}")

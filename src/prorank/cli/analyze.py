@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
 from prorank.cli.evaluate import add_data_arguments, load_candidates, named_model
 from prorank.progress import progress_bar
+
+if TYPE_CHECKING:
+    from prorank.evaluate.analyze import Analysis
 
 __all__ = ["add_arguments", "run"]
 
@@ -72,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     (out / "record.jsonl").unlink(missing_ok=True)
     total = len(sample.pairs) + sum(map(len, sample.lists.values()))
-    analyses, record = [], {}
+    analyses: list[Analysis] = []
+    record: Mapping[str, Any] = {}
     for model in args.model or [None]:
         label, source = named_model(model)
         reranker = load_reranker(args, source)

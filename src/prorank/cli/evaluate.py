@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "add_data_arguments", "load_candidates", "named_model", "run"]
 
+
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that name a collection and its candidates, shared by several commands."""
     parser.add_argument(

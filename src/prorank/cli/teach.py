@@ -15,7 +15,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from prorank.cli._model import add_model_arguments, positive
+from prorank.cli._model import add_model_arguments, load_options, positive
 
 __all__ = ["add_arguments", "run"]
 
@@ -46,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
     if not out.name.removesuffix(".gz").endswith(".jsonl"):
         raise ValueError(f"--out: {args.out} must end in .jsonl or .jsonl.gz")
 
-    from prorank.pipeline.teachers import teacher_run
     from prorank.data.collection import load_collection, training_split
     from prorank.data.first_stage import first_stage, fuse
     from prorank.data.jsonl import write_jsonl
     from prorank.data.pseudo import pseudo_queries
+    from prorank.pipeline.teachers import teacher_run
 
     split = training_split(args.data, args.split)
     collection = load_collection(args.data, split)
@@ -65,7 +65,11 @@ def run(args: argparse.Namespace) -> int:
         qrels={q: collection.qrels[q] for q in kept if q in collection.qrels},
     )
     candidates = first_stage(args.first_stage, collection, args.top_k)
-    runs = [teacher_run(spec, args, collection, candidates, out.with_suffix(".scores")) for spec in args.teacher]
+    scored, options = out.with_suffix(".scores"), load_options(args)
+    runs = [
+        teacher_run(spec, collection, candidates, scored, options=options, instruction=args.instruction)
+        for spec in args.teacher
+    ]
     scores = runs[0] if len(runs) == 1 else fuse(runs)
     write_jsonl(collection, out, scores)
     documents = sum(map(len, scores.values()))

@@ -51,8 +51,8 @@ class LoadOptions:
     query_max_length: int | None = None
     """Tokens of the query (default: the checkpoint's, else a share of the whole)."""
     long_documents: LongDocuments | None = None
-    """Of a longer document, truncate keeps the beginning, excerpt adds the sentences that share the query's words, max_window
-    scores overlapping windows and takes the best (default: the checkpoint's, else truncate)."""
+    """Of a longer document, truncate keeps the beginning, excerpt adds the sentences that share the query's words,
+    max_window scores overlapping windows and takes the best (default: the checkpoint's, else truncate)."""
     batch_tokens: int | None = None
     """Own tokens in one forward pass (default: 1024, native 256, OpenVINO 128 or 256, on a GPU 16384)."""
     threads: int | None = None
@@ -70,7 +70,7 @@ def keywords_of(options: Callable[P, O]) -> Callable[[Callable[[C, O], R]], Call
     """
 
     def decorate(method: Callable[[C, O], R]) -> Callable[Concatenate[C, P], R]:
-        def spelled_out(self: C, *args: P.args, **kwargs: P.kwargs) -> R:
+        def spelled_out(self: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
             return method(self, options(*args, **kwargs))
 
         own = inspect.signature(method)

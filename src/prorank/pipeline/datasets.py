@@ -1,25 +1,31 @@
-"""Training collections as flags or recipes name them: cleaned of overlap, with candidates and teacher scores."""
+"""Training collections: cleaned of what evaluation sets share, with candidates and a teacher's scores."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from prorank.data.collection import Collection, load_collection, splits_of, training_split
+from prorank.data.first_stage import first_stage
+from prorank.data.overlap import find_overlap, without
+from prorank.training.refine.config import RefineConfig
+from prorank.types import Run
 
 if TYPE_CHECKING:
-    from prorank.data.collection import Collection
-    from prorank.training.refine.config import RefineConfig
     from prorank.training.refine.lists import ListSource
-    from prorank.types import Run
 
-__all__ = ["DatasetSpec", "EvaluationSet", "Prepared", "list_source", "load_dataset", "load_tests", "read_specs"]
+__all__ = [
+    "Data", "DatasetSpec", "EvaluationSet", "Prepared", "list_source", "load_dataset", "load_excluded", "load_tests",
+    "specs_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One ``[[datasets]]`` table of a recipe."""
+    """One collection to train on; a ``[[datasets]]`` table of a recipe."""
 
     path: str
     """BEIR or TREC folder, JSON lines, irds:ID, or stdlib."""
@@ -35,6 +41,10 @@ class DatasetSpec:
     """Of this collection in the mixture."""
     cap: int | None = None
     """At most so many lists of one query in an epoch."""
+
+
+Data = str | DatasetSpec | Sequence[str | DatasetSpec]
+"""One collection or several, by path or with all that there is to say of them."""
 
 
 @dataclass(frozen=True)
@@ -55,34 +65,14 @@ class EvaluationSet(NamedTuple):
     """What relevance means here, as it was trained."""
 
 
-def read_specs(flags: Sequence[str] | None, file: Mapping[str, Any], common: Mapping[str, Any]) -> list[DatasetSpec]:
-    """Specs of ``--data`` flags, or else of the ``[[datasets]]`` tables, or else of ``data`` in a configuration file.
-
-    Args:
-        common: values for what a spec leaves open (from flags).
-
-    Raises:
-        ValueError: none is named, or a table has an unknown or missing field.
-    """
-    tables: list[Any] = [{"path": path} for path in flags or ()]
-    if not tables:
-        given = file.get("datasets") or file.get("data") or []
-        tables = [{"path": given}] if isinstance(given, str) else list(given)
-    if not tables:
-        raise ValueError("--data is missing: give it here, or [[datasets]] in --config")
-    known = {field.name for field in fields(DatasetSpec)}
-    specs = []
-    for number, entry in enumerate(tables, 1):
-        table = {"path": entry} if isinstance(entry, str) else entry
-        if not isinstance(table, Mapping) or not isinstance(table.get("path"), str):
-            raise ValueError(f"[[datasets]] number {number}: 'path' is missing")
-        unknown = [name for name in table if name not in known]
-        if unknown:
-            raise ValueError(
-                f"[[datasets]] number {number}: {unknown[0]!r} is no field (known: {', '.join(sorted(known))})"
-            )
-        specs.append(DatasetSpec(**{**{k: v for k, v in common.items() if v is not None}, **table}))
-    return specs
+def specs_of(
+    data: Data, split: str | None, first_stage: str | None, teacher: str | None, instruction: str | None
+) -> list[DatasetSpec]:
+    """All collections as specs; the other arguments hold for those given by their path alone."""
+    return [
+        one if isinstance(one, DatasetSpec) else DatasetSpec(one, split, first_stage, teacher, instruction)
+        for one in ([data] if isinstance(data, str | DatasetSpec) else data)
+    ]
 
 
 def load_dataset(spec: DatasetSpec, depth: int, evaluation: Sequence[Collection] = ()) -> Prepared:
@@ -91,10 +81,6 @@ def load_dataset(spec: DatasetSpec, depth: int, evaluation: Sequence[Collection]
     Args:
         depth: candidates a query.
     """
-    from prorank.data.collection import load_collection, training_split
-    from prorank.data.first_stage import first_stage
-    from prorank.data.overlap import find_overlap, without
-
     collection = load_collection(spec.path, training_split(spec.path, spec.split))
     overlap = find_overlap(collection, evaluation)
     if any(overlap):
@@ -114,8 +100,6 @@ def load_dataset(spec: DatasetSpec, depth: int, evaluation: Sequence[Collection]
 
 def load_excluded(specs: Sequence[str]) -> list[Collection]:
     """Evaluation sets named as ``PATH`` (all its splits but train) or ``PATH:SPLIT``."""
-    from prorank.data.collection import load_collection, splits_of
-
     found = []
     for path, split in map(_path_and_split, specs):
         splits = [split] if split else [s for s in splits_of(path) if s != "train"]

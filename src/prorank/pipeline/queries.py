@@ -53,9 +53,9 @@ def choose_queries(
     """
     found = []
     for path in paths:
-        splits = splits_of(path)
-        wanted = split or (usual_split if usual_split in splits else None)
-        collection = load_collection(path, pick_split(path, splits, wanted))
+        known = [name for name in splits_of(path) if name is not None]
+        wanted = split or (usual_split if usual_split in known else None)
+        collection = load_collection(path, pick_split(path, known, wanted) if known else wanted)
         lists = first_stage_of(first_stage, collection, candidates)
         ids = sorted((q for q in lists if lists[q]), key=lambda q: hash_of(salt + q))
         if accepts is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from prorank.model.options import LoadOptions
+from prorank.progress import system_progress
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
@@ -16,7 +19,15 @@ __all__ = ["scored_candidates", "teacher_run"]
 _FIRST_STAGES = ("bm25", "bm25-padded", "dense", "fused", "given")
 
 
-def teacher_run(spec: str, args: argparse.Namespace, collection: Collection, candidates: Run, folder: Path) -> Run:
+def teacher_run(
+    spec: str,
+    collection: Collection,
+    candidates: Run,
+    folder: Path,
+    *,
+    options: LoadOptions | None = None,
+    instruction: str | None = None,
+) -> Run:
     """A teacher's scores of the candidates.
 
     Args:
@@ -24,6 +35,8 @@ def teacher_run(spec: str, args: argparse.Namespace, collection: Collection, can
             --baseline`` takes it (``bi-encoder``, ``cross-encoder:MODEL``, ``openai-pointwise:MODEL@URL``, ...); or a
             prorank model.
         folder: keeps the scores, so that an interrupted run goes on.
+        options: how a prorank model is loaded; its own ``model`` is not looked at.
+        instruction: what relevance means here, for a prorank model.
 
     Raises:
         ValueError: the spec is unknown.
@@ -35,14 +48,11 @@ def teacher_run(spec: str, args: argparse.Namespace, collection: Collection, can
         depth = max(1000, max(map(len, candidates.values()), default=0))
         scores = first_stage(spec, collection, depth)
         return {q: {d: scores[q][d] for d in listed if d in scores.get(q, {})} for q, listed in candidates.items()}
-    return scored_candidates(_system(spec, args), collection, candidates, folder)
+    return scored_candidates(_system(spec, options or LoadOptions(), instruction), collection, candidates, folder)
 
 
 def scored_candidates(system: System, collection: Collection, candidates: Run, folder: Path) -> Run:
     """The system's scores of every query's candidates, best first; with progress; an interrupted run goes on."""
-    from dataclasses import replace
-
-    from prorank.progress import system_progress
     from prorank.evaluate.run import run_system
 
     every = {q: collection.qrels.get(q, {}) for q in collection.queries}
@@ -52,16 +62,16 @@ def scored_candidates(system: System, collection: Collection, candidates: Run, f
     return outcome.run
 
 
-def _system(spec: str, args: argparse.Namespace) -> System:
+def _system(spec: str, options: LoadOptions, instruction: str | None) -> System:
     from prorank.evaluate.baselines import BASELINES, parse_baseline
 
     kinds = {name.partition(":")[0].partition("[")[0] for name in BASELINES}
     if spec.partition(":")[0] in kinds:
         baseline = parse_baseline(spec)
         if baseline.load is None:
-            raise ValueError(f"--teacher: {spec!r} is a run; name its file")
+            raise ValueError(f"teacher: {spec!r} is a run; name its file")
         return baseline.load()
-    from prorank.cli._model import load_reranker
     from prorank.evaluate.systems import RerankerSystem
+    from prorank.reranker import Reranker
 
-    return RerankerSystem(load_reranker(args, spec), instruction=args.instruction)
+    return RerankerSystem(Reranker.load(replace(options, model=spec)), instruction=instruction)

@@ -1,0 +1,68 @@
+"""What every training run says: which model, where to, how to load and compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prorank.model.built_in import DEFAULT_BASE
+from prorank.pipeline.datasets import Data, DatasetSpec, specs_of
+
+__all__ = ["MixtureRun", "TrainingRun"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """The fields that warmup, refine and train share; attribute docstrings are the flags' help texts."""
+
+    out: str
+    """Folder of the run: checkpoints, log, record, report."""
+    model: str = DEFAULT_BASE
+    """Base: built-in name, folder, hub id or .gguf file."""
+    split: str | None = None
+    """Which judgments (default: train, or the only ones)."""
+    first_stage: str | None = None
+    """Where candidates come from: bm25, dense, fused, given, a run file (default: the data's own lists, else bm25)."""
+    template: str | None = None
+    """Template preset or JSON file (default: the checkpoint's, else derived from the base)."""
+    max_length: int | None = None
+    """Tokens of a whole prompt at inference (default: the model's own)."""
+    device: str | None = None
+    """Where to compute: cpu or cuda (default: the best there is)."""
+    threads: int | None = None
+    """CPU threads (default: all cores)."""
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise ValueError("out: expected a folder, got an empty name")
+        self._at_least_one("max_length", "threads")
+
+    def _at_least_one(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureRun(TrainingRun):
+    """The further fields of runs that learn to order the documents of one collection or several."""
+
+    data: Data
+    """Collection, or several: BEIR or TREC folder, JSON lines of lists or triples, irds:ID, stdlib; repeatable."""
+    teacher: str | None = None
+    """Whose scores kl and margin_mse learn from: as the first stage, or the file of `prorank teach`."""
+    instruction: str | None = None
+    """What relevance means in this data."""
+    eval_top_k: int = 20
+    """Candidates reranked at an evaluation on the way."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least_one("eval_top_k")
+        if not self.specs:
+            raise ValueError("data: expected a collection to train on, got none")
+
+    @property
+    def specs(self) -> list[DatasetSpec]:
+        """All collections; the run's split, first stage, teacher and instruction are for those given by path."""
+        return specs_of(self.data, self.split, self.first_stage, self.teacher, self.instruction)
