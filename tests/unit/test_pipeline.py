@@ -92,6 +92,26 @@ def test_each_stage_alone_returns_what_it_wrote(folders, tmp_path):
     assert (refined.model / "prorank.json").is_file()
 
 
+def test_the_base_is_tested_under_the_template_that_was_trained(folders, tmp_path):
+    """A base without a chat template was trained with --template, and then could not be tested."""
+    base, data = folders
+    plain = make_base(tmp_path / "plain")
+    (plain / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((plain / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (plain / "tokenizer_config.json").write_text(json.dumps(settings))
+    template = Reranker.from_pretrained(base, device="cpu").encoder.template
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps(replace(template, name="mine").to_dict()))
+    words = ["train", "--data", data, "--model", str(plain), "--template", str(mine), "--out", str(tmp_path / "run")]
+    words += ["--test-top-k", "3", "--test-queries", "2", "--eval-top-k", "3", "--device", "cpu", "--threads", "1"]
+    quick = [replace(config, steps=1, eval_every=1) for config in (WARMUP, REFINE)]
+    assert main([*words, *as_flags("warmup", quick[0]), *as_flags("refine", quick[1])]) == 0
+    (record,) = (tmp_path / "run").glob("test-*/record.jsonl")
+    systems = json.loads(record.read_text())["systems"]
+    assert [one["description"]["template"] for one in systems[1:]] == ["mine"] * 3
+
+
 def test_example_trains_in_five_lines(folders, tmp_path, monkeypatch, capsys):
     base, data = folders
     lines = (REPO / "examples" / "train.py").read_text().rpartition('"""')[2].splitlines()

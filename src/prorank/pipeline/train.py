@@ -219,7 +219,7 @@ def _evaluate(
 
     common = LoadOptions(device=run.device, max_length=run.max_length, threads=run.threads)
     options = {
-        "base": replace(common, model=run.model),
+        "base": replace(common, model=run.model, template=run.template),  # the checkpoints carry their own
         "warmed-up": replace(common, model=warmed_up),
         "refined": replace(common, model=refined),
     }
