@@ -20,11 +20,11 @@ lint: .venv/.installed-dev
 
 docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py
-	for page in evaluate warmup engine serve results card; do $(BIN)/python benchmarks/$${page}_tables.py || exit 1; done
+	$(BIN)/python -m benchmarks.tables
 
 # The last record in float32. FLAGS="--dtype bfloat16" asks for other settings; they must be those of a committed record.
 results: .venv/.installed-dev
-	$(BIN)/python benchmarks/results.py --check --dtype float32 $(FLAGS)
+	$(BIN)/python -m benchmarks.runs.results --check --dtype float32 $(FLAGS)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -1,12 +1,11 @@
-"""Write what the code already knows into the documentation: command line, settings, measured tables.
+"""Write what the code already knows into the documentation: command line and settings.
 
     python docs/generate.py               # rewrite what is out of date (make docs)
     python docs/generate.py --check       # exit code 1 where something is (a test does this)
     python docs/generate.py --examples    # also run README's example and put its real output there
 
 Whole files: `docs/reference/cli.md` from the argument parsers, `docs/reference/settings.md` from the settings classes.
-Stretches of README.md between `<!-- table NAME -->` and `<!-- end -->`: the last record of
-`benchmarks/results/NAME.jsonl` as a table. It runs no model, unless asked for the examples.
+It runs no model, unless asked for the examples. Measured tables are `python -m benchmarks.tables`'s.
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ import ast
 import dataclasses
 import importlib
 import inspect
-import json
 import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +49,7 @@ def main() -> int:
 def pages(*, examples: bool = False) -> dict[Path, str]:
     """Path -> what it should hold."""
     readme = REPO / "README.md"
-    text = with_tables(readme.read_text("utf-8"))
+    text = readme.read_text("utf-8")
     return {
         REPO / "docs" / "reference" / "cli.md": cli_page(),
         REPO / "docs" / "reference" / "settings.md": settings_page(),
@@ -194,94 +192,6 @@ def _attribute_docs(cls: type) -> dict[str, str]:
 
 
 # ---- README
-
-
-def with_tables(text: str) -> str:
-    """The text with every marked stretch filled from its record; one without a record stays as it is."""
-    for name in re.findall(r"<!-- table (\w+) -->", text):
-        path = REPO / "benchmarks" / "results" / f"{name}.jsonl"
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-        if lines:
-            text = _filled(text, f"table {name}", TABLES[name]([json.loads(line) for line in lines]))
-    return text
-
-
-NAMES = {"dl19": "TREC DL19", "nfcorpus": "NFCorpus", "scifact": "SciFact"}
-"""Collections by the names that people know, short passages first."""
-
-
-def scoring_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Speed and memory beside the peers: the last record of each collection."""
-    last = {record["settings"]["data"]: record for record in records}
-    shown = {name: last[name] for name in NAMES if name in last}
-    heads = ["", *(f"{NAMES[name]}, pairs/s" for name in shown), "peak memory"]
-    rows = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-    first = next(iter(shown.values()))
-    for side in sorted(first["sides"], key=lambda side: first["sides"][side]["pairs_per_second"]):
-        cells = [side.replace("CrossEncoder", "sentence-transformers CrossEncoder")]
-        for record in shown.values():
-            times = record["ratios"].get(f"{side}: times mxbai-rerank's speed")
-            cells.append(f"{record['sides'][side]['pairs_per_second']:.2f}" + (f" ({times:.2f} x)" if times else ""))
-        memory = max(record["sides"][side]["peak_mib"] for record in shown.values())
-        rows.append(f"| {' | '.join([*cells, f'{memory / 1024:.1f} GiB'])} |")
-    equal = max(value for r in shown.values() for name, value in r["ratios"].items() if "difference" in name)
-    samples = "; ".join(f"{NAMES[name]}: {_sample(record)}" for name, record in shown.items())
-    environment, settings = first["environment"], first["settings"]
-    note = (
-        f"SmolLM2-135M, the same weights in all rows; in brackets, the speed against mxbai-rerank's. {samples}. Whole "
-        f"prompts of at most {settings['max_length']} tokens; medians of {settings['repeats']} repeats on "
-        f"{environment['cores']} cores ({environment['cpu']}). In fp32 and with the same prompt the scores are equal "
-        f"(largest difference {equal:.0e}). `python benchmarks/scoring.py` repeats it."
-    )
-    rows += ["", *textwrap.wrap(note, 120, break_long_words=False, break_on_hyphens=False)]
-    return "\n".join(rows)
-
-
-def _sample(record: Mapping[str, Any]) -> str:
-    settings = record["settings"]
-    part = "" if settings["documents"] == settings["top_k"] else f"{settings['documents']} of "
-    queries = settings["queries"] * settings["repeats"]
-    return f"{queries} queries, {part}BM25's top {settings['top_k']}, commit {str(record['commit'])[:7]}"
-
-
-def early_exits(records: Sequence[Mapping[str, Any]]) -> str:
-    """What ``cascade="fast"`` saves and costs, of the last record."""
-    last = records[-1]
-    parts = []
-    for name, sides in last["collections"].items():
-        fast = sides["native int8, fast"]
-        low, high = fast["difference"]["low"], fast["difference"]["high"]
-        parts.append(
-            f"{NAMES[name]} {fast['times_reference']:.2f} times as fast, {fast['top_kept']:.0%} of the exact top 10, "
-            f"nDCG@10 {fast['difference']['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
-        )
-    text = (
-        'Where only the top counts, `rank(..., cascade="fast")` stops hopeless documents at an early layer: '
-        f"{'; '.join(parts)} (native-int8, {last['settings']['queries']} queries each, BM25's top "
-        f"{last['settings']['top_k']})."
-    )
-    return "\n".join(textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False))
-
-
-def native_engine(records: Sequence[Mapping[str, Any]]) -> str:
-    """How fast our own engine is, and how close to float32: the last record."""
-    last = records[-1]
-    sides, settings, environment = last["sides"], last["settings"], last["environment"]
-    ours, bf16 = sides["native int8"], sides["torch bf16"]
-    times = {name: last["ratios"][f"native int8: times {name}'s speed"] for name in ("mxbai-rerank", "llama.cpp q8_0")}
-    text = (
-        "`prorank export --to native-int8 --out DIR` writes the model for our own engine (CPUs with AVX-512 and VNNI): "
-        f"{ours['pairs_per_second']:.1f} pairs/s of NFCorpus, {times['mxbai-rerank']:.1f} times mxbai-rerank and "
-        f"{times['llama.cpp q8_0']:.1f} times llama.cpp's Q8_0, in the same run; {ours['peak_mib']:.0f} MiB. Orders "
-        f"are as near to float32's as Kendall's tau {ours['kendall_tau']:.3f} (PyTorch's bfloat16: "
-        f"{bf16['kendall_tau']:.3f}). {settings['repeats'] * settings['queries']} queries, {settings['documents']} of "
-        f"BM25's top {settings['top_k']}, {environment['cores']} cores ({environment['cpu']}), "
-        f"commit {last['commit'][:7]}."
-    )
-    return "\n".join(textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False))
-
-
-TABLES = {"scoring": scoring_table, "engine": native_engine, "order_kept": early_exits}
 
 
 def with_example(text: str) -> str:

@@ -45,9 +45,9 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real collections, beside the checkout; not part of the project."""
-    folder = Path(os.environ.get("PRORANK_SHARED") or REPO.parent / "shared") / "data"
+    folder = Path(os.environ.get("PRORANK_DATA") or REPO.parent / "shared" / "data")
     if not folder.is_dir():
-        pytest.skip("the shared collections are not beside this checkout (set PRORANK_SHARED)")
+        pytest.skip("no real collections here: set PRORANK_DATA to their folder (docs/data.md)")
     return folder
 
 

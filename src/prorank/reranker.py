@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -126,8 +127,8 @@ class Reranker:
         """The documents from most to least relevant; equal margins keep their input order.
 
         Args:
-            documents: texts, mappings or :class:`Document`, as a list, a column of pandas or an Arrow array or table;
-                all of them are scored.
+            documents: texts, mappings or :class:`Document`, as a list, a column, or a whole pandas or polars frame
+                or Arrow table with a column ``text`` (and ``title``, ``id``); all of them are scored.
             top_k: how many results to return; default: all.
             instruction: what relevance means here; default: the template's.
             return_documents: whether results carry the text.
@@ -178,8 +179,9 @@ class Reranker:
         """Margins of (query, document) pairs, ``(n,)`` float32, in input order."""
         by_query: dict[str, list[int]] = {}
         for i, pair in enumerate(pairs):
-            if len(pair) != 2:
-                raise ValueError(f"pair {i} must be (query, document), got {len(pair)} items")
+            if isinstance(pair, str) or len(pair) != 2:
+                got = "one string" if isinstance(pair, str) else f"{len(pair)} items"
+                raise ValueError(f"pair {i} must be (query, document), got {got}")
             by_query.setdefault(pair[0], []).append(i)
         encoded = [self.encode(query, [pairs[i][1] for i in places], instruction) for query, places in by_query.items()]
         with progress_bar("scoring", len(pairs), shown=progress) as on_scored:
@@ -246,9 +248,15 @@ class Reranker:
             )  # fmt: skip
         return margins
 
-    def encode(self, query: str, documents: Sequence[str], instruction: str | None = None) -> Encoded:
-        """Token ids of one query's prompts; thread-safe, and apart from scoring so that callers may overlap both."""
-        return self.encoder.encode(query, documents, instruction)
+    def encode(
+        self, query: str, documents: Sequence[str], instruction: str | None = None, *, keep_end: bool = False
+    ) -> Encoded:
+        """Token ids of one query's prompts; thread-safe, and apart from scoring so that callers may overlap both.
+
+        Args:
+            keep_end: documents that are cut lose their beginning (see :meth:`PromptEncoder.encode`).
+        """
+        return self.encoder.encode(query, documents, instruction, keep_end=keep_end)
 
     def score_groups(
         self,
@@ -309,12 +317,21 @@ class Reranker:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write a checkpoint that prorank, sentence-transformers' ``CrossEncoder`` and transformers load.
 
+        ``CrossEncoder`` gives the same margins for texts that fit. It knows neither ``excerpt`` nor ``max_window`` (a
+        warning says so), cuts long prompts at their end, and takes a special token in a text for one.
+
         Raises:
             ValueError: the backend holds no transformers model.
         """
         model = getattr(self.backend, "model", None)
         if model is None:
             raise ValueError(f"backend {self.backend.name} holds no transformers model to save")
+        if self.encoder.long_documents != "truncate":
+            warnings.warn(
+                f"CrossEncoder cuts long documents where long_documents={self.encoder.long_documents!r} reads more of "
+                "them: their scores there differ from prorank's",
+                stacklevel=2,
+            )
         return save_checkpoint(Path(folder), model, self.encoder.tokenizer, self.current_manifest())
 
     def current_manifest(self) -> Manifest:

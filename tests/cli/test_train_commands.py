@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from prorank.cli.main import main
-from prorank.data.collection import load_collection
 from prorank.data.convert import convert
+from prorank.data.load import load_collection
 from prorank.data.trec import write_run
 from refine_parts import candidates
 from warmup_parts import collection, make_base

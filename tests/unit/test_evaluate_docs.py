@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-import evaluate_tables
-from tables import filled
+from benchmarks.tables import evaluate as evaluate_tables
+from benchmarks.tables.writer import filled
 
 
 def test_the_page_is_up_to_date():
     page = evaluate_tables.PAGE.read_text("utf-8")
     assert filled(page, evaluate_tables.PAGES[evaluate_tables.PAGE]) == page, (
-        "run: python benchmarks/evaluate_tables.py"
+        "run: python -m benchmarks.tables.evaluate"
     )
 
 

@@ -1,4 +1,4 @@
-"""benchmarks/results.py and stages.py from end to end on tiny random models and collections, and their arithmetic."""
+"""benchmarks/runs/results.py and stages.py end to end on tiny random models and collections, and their arithmetic."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import results
-import stages
-import tables
+from benchmarks.runs import results, stages
+from benchmarks.tables import writer as tables
 
 from prorank.data.convert import convert
 from prorank.data.trec import write_run

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 
-import card_tables
-import engine_tables
-import evaluate_tables
 import pytest
-import results_records
-import results_tables
-import serve_tables
-import tables
+from benchmarks.tables import card as card_tables
+from benchmarks.tables import engine as engine_tables
+from benchmarks.tables import evaluate as evaluate_tables
+from benchmarks.tables import records as results_records
+from benchmarks.tables import results as results_tables
+from benchmarks.tables import serve as serve_tables
+from benchmarks.tables import writer as tables
 
 SCRIPTS = (evaluate_tables, serve_tables, results_tables, card_tables, engine_tables)
 # warmup_tables has its test in test_warmup_recipes.py

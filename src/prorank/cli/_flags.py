@@ -12,14 +12,17 @@ from __future__ import annotations
 import argparse
 import collections.abc
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from prorank.config import attribute_docs, checked
+from prorank.data.collection import OwnDocuments
+from prorank.pipeline.runs import TrainingRun
 
-__all__ = ["add_field_flags", "from_flags", "given", "named_as_flag", "positive", "share"]
+__all__ = ["add_field_flags", "add_own_documents", "from_flags", "given", "named_as_flag", "positive", "share"]
 
 T = TypeVar("T")
 Parser = argparse.ArgumentParser | argparse._ArgumentGroup
@@ -105,6 +108,12 @@ def _help(text: str, default: Any) -> str:
     return words.replace("%", "%%")
 
 
+def add_own_documents(parser: argparse.ArgumentParser) -> None:
+    """``--own-documents``, for commands that take a collection but are no training run."""
+    text = attribute_docs(TrainingRun)["own_documents"]
+    parser.add_argument("--own-documents", choices=typing.get_args(OwnDocuments), help=_help(text, None))
+
+
 def given(cls: type, args: argparse.Namespace, *, skip: Collection[str] = ()) -> dict[str, Any]:
     """Field -> value of every flag that the command line has."""
     names = [field.name for field in dataclasses.fields(cls) if field.name not in skip]
@@ -149,9 +158,16 @@ def from_flags(
 
 
 def named_as_flag(message: str, parser: argparse.ArgumentParser) -> str:
-    """An error that opens with a field's name (``test_share: ...``), opening with the flag that sets it."""
-    name, colon, _ = message.partition(":")
+    """An error that opens with a field's name, opening with the flag that sets it.
+
+    It does as ``test_share: ...``, or, of a flag that may be given several times, as ``test PATH: ...``.
+    """
+    found = re.match(r"([\w.]+)(: | \S+: )", message)
+    if found is None:
+        return message
+    name, rest = found[1], message[found.end(1) :]
     for flag in (f"--{name}", f"--{name.replace('_', '-')}"):
-        if colon and flag in parser._option_string_actions:
-            return flag + message[len(name) :]
+        action = parser._option_string_actions.get(flag)
+        if action is not None and (rest.startswith(":") or isinstance(action, argparse._AppendAction)):
+            return flag + rest
     return message

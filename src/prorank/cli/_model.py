@@ -25,8 +25,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
 
 
 def load_options(args: argparse.Namespace, model: str | None = None) -> LoadOptions:
-    """The options that the parsed flags describe; ``model`` overrides ``--model``."""
-    name = model if model is not None else getattr(args, "model", None)
+    """The options that the parsed flags describe; ``model`` overrides ``--model`` (which may name several)."""
+    named = getattr(args, "model", None)
+    name = named if model is None and isinstance(named, str) else model
     return LoadOptions(name, **given(LoadOptions, args, skip=(*_LIBRARY_ONLY, "model")))
 
 

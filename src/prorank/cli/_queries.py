@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from prorank.cli._flags import add_own_documents
 from prorank.cli._model import positive
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def add_query_arguments(parser: argparse.ArgumentParser, *, split: str, candidat
     parser.add_argument("--data", required=True, action="append", metavar="PATH", help="collection; repeatable")
     parser.add_argument("--split", metavar="NAME", help=f"which judgments (default: {split}, or the only ones)")
     parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="as in evaluate (default: %(default)s)")
+    add_own_documents(parser)
     parser.add_argument(
         "--queries", type=positive, default=100, metavar="N", help="of each collection (default: %(default)s)"
     )
@@ -40,6 +42,6 @@ def chosen_queries(
     from prorank.pipeline.queries import choose_queries
 
     return choose_queries(
-        args.data, split=args.split, usual_split=split, first_stage=args.first_stage, queries=args.queries,
-        candidates=args.candidates, salt=salt, accepts=accepts,
+        args.data, split=args.split, usual_split=split, first_stage=args.first_stage,
+        own_documents=args.own_documents, queries=args.queries, candidates=args.candidates, salt=salt, accepts=accepts,
     )  # fmt: skip

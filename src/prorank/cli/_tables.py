@@ -14,7 +14,7 @@ from prorank.training.refine.config import RefineConfig
 
 __all__ = ["read_blocks", "read_specs"]
 
-_COMMON = ("split", "first_stage", "teacher", "instruction")
+_COMMON = ("split", "first_stage", "teacher", "instruction", "own_documents")
 """Flags for what a table leaves open."""
 
 

@@ -1,17 +1,23 @@
-"""A test collection in memory: documents, queries, judgments, and the one function that loads any of them."""
+"""A test collection in memory: documents, queries, judgments. It knows no file format (``load`` does)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from prorank.types import Document, Qrels, Query, Run
 
-__all__ = ["Collection", "CollectionStats", "load_collection", "pick_split", "splits_of", "training_split"]
+__all__ = ["Collection", "CollectionStats", "OwnDocuments", "pick_split", "without_unknown"]
+
+OwnDocuments = Literal["keep", "drop"]
+"""What becomes of the document that has the query's own id."""
+
+logger = logging.getLogger(__name__)
 
 
 class CollectionStats(NamedTuple):
@@ -46,6 +52,20 @@ class Collection:
     """The lists that came with the data (triples, lists, scored documents), best first; None where there are none."""
     runs: Mapping[str, Path] = field(default_factory=dict)
     """Name -> TREC run file of the first stages that lie in the collection's own folder."""
+    keeps_own: bool = True
+    """Whether a document may be a candidate of the query with its very id. False is BEIR's rule
+    (``ignore_identical_ids``): the queries of ArguAna and Quora are documents of their collections."""
+
+    @cached_property
+    def own_documents(self) -> frozenset[str]:
+        """Ids that a query and a document share, where such documents are left out; else none."""
+        return frozenset() if self.keeps_own else frozenset(self.queries.keys() & self.documents.keys())
+
+    def without_own(self, run: Run, top_k: int | None = None) -> Run:
+        """The lists without the documents that :attr:`own_documents` leaves out, cut to ``top_k``."""
+        own = self.own_documents
+        kept = {q: {d: s for d, s in listed.items() if d != q} if q in own else listed for q, listed in run.items()}
+        return kept if top_k is None else {q: dict(list(listed.items())[:top_k]) for q, listed in kept.items()}
 
     @cached_property
     def documents_hash(self) -> str:
@@ -83,59 +103,6 @@ class Collection:
         )
 
 
-def load_collection(path_or_name: str | Path, split: str | None = None) -> Collection:
-    """Load a collection, whatever its form.
-
-    Args:
-        path_or_name: a BEIR folder (``corpus.jsonl``), a TREC folder (``collection.tsv``), a JSON-lines file of
-            triples or lists, ``irds:ID`` for an `ir_datasets` id, or ``stdlib`` for the built-in one.
-        split: which judgments; may be left out where there is only one.
-
-    Raises:
-        ValueError: nothing there is known, a line is malformed (``file:line: reason``), or the split does not exist.
-        ImportError: ``irds:`` without `ir_datasets`; says what to install.
-    """
-    from prorank.data import beir, irds, jsonl, stdlib, trec
-
-    name = str(path_or_name)
-    if name == "stdlib":
-        return stdlib.load_stdlib(split)
-    if name.startswith("irds:"):
-        return irds.load_irds(name.removeprefix("irds:"), split)
-    path = Path(path_or_name)
-    if path.is_dir():
-        if beir.is_beir(path):
-            return beir.load_beir(path, split)
-        if trec.is_trec(path):
-            return trec.load_trec(path, split)
-        raise ValueError(
-            f"data: {path} is neither a BEIR folder (corpus.jsonl and queries.jsonl, plain or .gz) nor a TREC folder "
-            "(collection.tsv and topics.tsv)"
-        )
-    if path.is_file():
-        return jsonl.load_jsonl(path, split)
-    raise ValueError(f"data: {name!r} is no file, no folder, not 'stdlib' and not 'irds:ID'")
-
-
-def splits_of(path_or_name: str | Path) -> list[str | None]:
-    """The names of a collection's splits; ``[None]`` where it has none of its own (or they cannot be listed)."""
-    from prorank.data import beir, stdlib, trec
-
-    if str(path_or_name) == "stdlib":
-        return list(stdlib.SPLITS)
-    path = Path(path_or_name)
-    if path.is_dir() and beir.is_beir(path):
-        return list(beir.splits(path)) or [None]
-    if path.is_dir() and trec.is_trec(path):
-        return list(trec.splits(path)) or [None]
-    return [None]
-
-
-def training_split(path_or_name: str | Path, split: str | None = None) -> str | None:
-    """The split to train on: the one named, else ``train`` where there is one, else None (the only one)."""
-    return split or ("train" if "train" in splits_of(path_or_name) else None)
-
-
 def pick_split(where: Path | str, available: list[str], split: str | None) -> str | None:
     """``split`` where it exists; the only one where none is named; None where there are no splits at all.
 
@@ -149,11 +116,34 @@ def pick_split(where: Path | str, available: list[str], split: str | None) -> st
     return split if split is not None else (available[0] if available else None)
 
 
+def without_unknown(qrels: Qrels, queries: Mapping[str, Query], where: str, source: str) -> dict[str, dict[str, int]]:
+    """The judgments of queries that are there; a warning says how many are left out, as published files have some.
+
+    Args:
+        where: the judgments' file, for messages.
+        source: what should hold the queries, for messages.
+
+    Raises:
+        ValueError: there are judgments, and no judged query is there.
+    """
+    unknown = [query_id for query_id in qrels if query_id not in queries]
+    if unknown and len(unknown) == len(qrels):
+        raise ValueError(f"{where}: none of the {len(qrels)} judged queries is in {source}, first {unknown[0]!r}")
+    if unknown:
+        judgments = sum(len(qrels[query_id]) for query_id in unknown)
+        logger.warning(
+            "%s: left out %d %s of %d %s missing from %s, first %r", where,
+            judgments, "judgment" if judgments == 1 else "judgments",
+            len(unknown), "query that is" if len(unknown) == 1 else "queries that are", source, unknown[0],
+        )  # fmt: skip
+    return {query_id: dict(judged) for query_id, judged in qrels.items() if query_id in queries}
+
+
 def _mean(values: list[int]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _hash(parts) -> str:
+def _hash(parts: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode("utf-8", "surrogatepass")

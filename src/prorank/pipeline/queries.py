@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from prorank.data.collection import Collection, load_collection, pick_split, splits_of
-from prorank.data.first_stage import first_stage as first_stage_of
+from prorank.data.collection import Collection, OwnDocuments, pick_split
+from prorank.data.load import splits_of
+from prorank.pipeline.candidates import lists_of, open_collection
+from prorank.pipeline.checks import collection_there, first_stage_known
 
 __all__ = ["Candidates", "choose_queries", "hash_of"]
 
@@ -36,6 +38,7 @@ def choose_queries(
     split: str | None = None,
     usual_split: str = "train",
     first_stage: str = "bm25",
+    own_documents: OwnDocuments | None = None,
     queries: int = 100,
     candidates: int = 50,
     salt: str = "",
@@ -51,12 +54,15 @@ def choose_queries(
     Raises:
         ValueError: no query has candidates.
     """
+    first_stage_known("first_stage", first_stage)
+    for path in paths:  # all of them, before the first one's candidates are computed
+        collection_there("data", path, split)
     found = []
     for path in paths:
         known = [name for name in splits_of(path) if name is not None]
         wanted = split or (usual_split if usual_split in known else None)
-        collection = load_collection(path, pick_split(path, known, wanted) if known else wanted)
-        lists = first_stage_of(first_stage, collection, candidates)
+        collection = open_collection(path, pick_split(path, known, wanted) if known else wanted, own_documents)
+        lists = lists_of(collection, first_stage, candidates)
         ids = sorted((q for q in lists if lists[q]), key=lambda q: hash_of(salt + q))
         if accepts is not None:
             ids = [q for q in ids if accepts(collection, q)]

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from prorank.config import config_dict
 from prorank.model.built_in import DEFAULT_BASE
-from prorank.pipeline.datasets import Prepared, list_source, load_dataset, load_excluded
+from prorank.pipeline.checks import target_writable, training_ready
+from prorank.pipeline.datasets import Prepared, datasets_there, list_source, load_dataset, load_excluded
 from prorank.pipeline.runs import MixtureRun
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
 from prorank.training.refine.config import TEACHER_LOSSES, RefineConfig
@@ -71,8 +72,13 @@ def refine(run: RefineRun) -> Refined:
         ValueError: bad input; the message opens with the field.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
+    training_ready(run, "ir_measures")
+    target_writable("records", run.records)
+    datasets_there(run.specs)
     evaluation = load_excluded(run.exclude)
-    return refine_on([load_dataset(spec, run.refine.depth, evaluation) for spec in run.specs], run)
+    need = run.refine.hard_negatives > 0
+    prepared = [load_dataset(spec, run.refine.depth, evaluation, need_candidates=need) for spec in run.specs]
+    return refine_on(prepared, run)
 
 
 def refine_on(prepared: Sequence[Prepared], run: RefineRun) -> Refined:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import get_args
 
+from prorank.data.collection import OwnDocuments
 from prorank.model.built_in import DEFAULT_BASE
 from prorank.pipeline.datasets import Data, DatasetSpec, specs_of
 
@@ -22,6 +24,9 @@ class TrainingRun:
     """Which judgments (default: train, or the only ones)."""
     first_stage: str | None = None
     """Where candidates come from: bm25, dense, fused, given, a run file (default: the data's own lists, else bm25)."""
+    own_documents: OwnDocuments | None = None
+    """What becomes of a document that has the query's own id: keep it as a candidate like others, or drop it from
+    lists, negatives and measures (default: drop in BEIR folders, as BEIR does, else keep)."""
     template: str | None = None
     """Template preset or JSON file (default: the checkpoint's, else derived from the base)."""
     max_length: int | None = None
@@ -35,6 +40,8 @@ class TrainingRun:
         if not self.out:
             raise ValueError("out: expected a folder, got an empty name")
         self._at_least_one("max_length", "threads")
+        if self.own_documents not in (None, *get_args(OwnDocuments)):
+            raise ValueError(f"own_documents: expected keep or drop, got {self.own_documents!r}")
 
     def _at_least_one(self, *names: str) -> None:
         for name in names:
@@ -64,5 +71,6 @@ class MixtureRun(TrainingRun):
 
     @property
     def specs(self) -> list[DatasetSpec]:
-        """All collections; the run's split, first stage, teacher and instruction are for those given by path."""
-        return specs_of(self.data, self.split, self.first_stage, self.teacher, self.instruction)
+        """All collections; what the run says of data (split, teacher ...) holds for those given by their path alone."""
+        common = DatasetSpec("", self.split, self.first_stage, self.teacher, self.instruction)
+        return specs_of(self.data, replace(common, own_documents=self.own_documents))

@@ -16,14 +16,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from prorank.config import first_difference
 from prorank.data.collection import Collection
-from prorank.data.first_stage import first_stage
 from prorank.files import write_atomic
 from prorank.model.options import LoadOptions
-from prorank.pipeline.datasets import EvaluationSet, Prepared, load_dataset, load_tests
+from prorank.pipeline.candidates import lists_of
+from prorank.pipeline.checks import training_ready
+from prorank.pipeline.datasets import EvaluationSet, Prepared, datasets_there, load_dataset, load_tests
 from prorank.pipeline.refine import RefineRun, refine_on
 from prorank.pipeline.runs import MixtureRun
 from prorank.pipeline.splits import remined, shortened, split_off
@@ -32,6 +33,7 @@ from prorank.progress import system_progress
 from prorank.training.config import TrainingConfig
 from prorank.training.refine.config import RefineConfig
 from prorank.training.warmup.config import WarmupConfig
+from prorank.types import Run
 
 if TYPE_CHECKING:
     from prorank.evaluate.evaluation import Evaluation
@@ -126,13 +128,16 @@ def train(run: TrainRun) -> Trained:
     """
     out = Path(run.out)
     blocks = run.blocks or (Block("all", run.refine),)
-    prepared, tests = _prepared(run, max(block.refine.depth for block in blocks))
+    training_ready(run, "ir_measures")
+    datasets_there(run.specs)
+    prepared, tests = _prepared(run, blocks)
+    lists = [_lists(test.collection, run) for test in tests]
     warmed_up = _warmed_up(run, prepared, out / "warmup")
     model = warmed_up
     for number, block in enumerate(blocks, 1):
         folder = out / f"refine-{number}-{block.name}" if len(blocks) > 1 else out / "refine"
         model = _refined(run, block, prepared, model, folder, mined=out / f"mined-{number}")
-    evaluations = [_evaluate(test, run, warmed_up, model, run.specs[0].first_stage) for test in tests]
+    evaluations = [_evaluate(*one, run, warmed_up, model) for one in zip(tests, lists, strict=True)]
 
     from prorank.pipeline.reports import training_report
 
@@ -141,11 +146,13 @@ def train(run: TrainRun) -> Trained:
     return Trained(model, warmed_up, evaluations, report)
 
 
-def _prepared(run: TrainRun, depth: int) -> tuple[list[Prepared], list[EvaluationSet]]:
+def _prepared(run: TrainRun, blocks: Sequence[Block]) -> tuple[list[Prepared], list[EvaluationSet]]:
     """The collections to train on, and those to test on, which share nothing."""
     specs = run.specs
-    tests = load_tests(run.test, specs, run.instruction)
-    prepared = [load_dataset(spec, depth, [test.collection for test in tests]) for spec in specs]
+    tests = load_tests(run.test, specs, run.instruction, run.own_documents)
+    depth = max(block.refine.depth for block in blocks)
+    need, others = any(block.refine.hard_negatives > 0 for block in blocks), [test.collection for test in tests]
+    prepared = [load_dataset(spec, depth, others, need_candidates=need) for spec in specs]
     if not tests:
         prepared, own = split_off(prepared, run.test_share)
         tests = [EvaluationSet(test, spec.instruction) for test, spec in zip(own, specs, strict=True)]
@@ -209,9 +216,19 @@ def _with_threshold(config: WarmupConfig, collection: Collection) -> WarmupConfi
     return config
 
 
-def _evaluate(
-    tested: EvaluationSet, run: TrainRun, warmed_up: Path, refined: Path, stage_name: str | None
-) -> Evaluation:
+class Lists(NamedTuple):
+    """What a test set's models put in order; made before training, so that nothing is missing after it."""
+
+    first_stage: str
+    candidates: Run
+
+
+def _lists(test: Collection, run: TrainRun) -> Lists:
+    spec = run.specs[0].first_stage or ("given" if test.candidates is not None else "bm25")
+    return Lists(spec, lists_of(test, spec, run.test_top_k))
+
+
+def _evaluate(tested: EvaluationSet, lists: Lists, run: TrainRun, warmed_up: Path, refined: Path) -> Evaluation:
     """The first stage and the run's stages of training on one test set."""
     from prorank.evaluate.evaluation import Options, Peer, evaluate
     from prorank.evaluate.systems import RerankerSystem
@@ -228,13 +245,11 @@ def _evaluate(
         return RerankerSystem(Reranker.load(options[stage]), name=stage, instruction=tested.instruction)
 
     test = tested.collection
-    spec = stage_name or ("given" if test.candidates is not None else "bm25")
-    candidates = first_stage(spec, test, run.test_top_k)
     stages = [stage for stage in STAGES if stage in run.test_stages]
     peers = [Peer(partial(load, stage)) for stage in stages]
     folder = Path(run.out) / "-".join(filter(None, ("test", test.name, test.split)))
     with system_progress() as on_system:
         return evaluate(
-            test, candidates, peers, folder, first_stage=spec, top_k=run.test_top_k,
+            test, lists.candidates, peers, folder, first_stage=lists.first_stage, top_k=run.test_top_k,
             options=Options(against="base" if "base" in stages else None), on_system=on_system,
         )  # fmt: skip

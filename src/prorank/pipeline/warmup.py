@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prorank.config import config_dict
-from prorank.data.collection import Collection, load_collection, training_split
-from prorank.data.first_stage import first_stage
+from prorank.data.collection import Collection
+from prorank.data.load import training_split
 from prorank.model.options import LoadOptions
+from prorank.pipeline.candidates import lists_of, open_collection
+from prorank.pipeline.checks import collection_there, first_stage_known, target_writable, training_ready
 from prorank.pipeline.runs import TrainingRun
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
 from prorank.training.warmup.config import WarmupConfig
@@ -92,7 +94,13 @@ def warmup(run: WarmupRun) -> WarmedUp:
         ValueError: bad input; the message opens with the field.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
-    return warmup_on(load_collection(run.data, training_split(run.data, run.split)), run)
+    training_ready(run)
+    target_writable("records", run.records)
+    collection_there("data", run.data, run.split)
+    if run.first_stage:
+        first_stage_known("first_stage", run.first_stage)
+    split = training_split(run.data, run.split)
+    return warmup_on(open_collection(run.data, split, run.own_documents), run)
 
 
 def warmup_on(collection: Collection, run: WarmupRun) -> WarmedUp:
@@ -125,8 +133,9 @@ def warmup_on(collection: Collection, run: WarmupRun) -> WarmedUp:
 
 def _candidates(run: WarmupRun, collection: Collection) -> Run | None:
     """The first stage's lists: hard negatives, and held-out ones to be reported apart; without bm25s neither."""
+    spec, depth = run.first_stage or "bm25", run.warmup.hard_rank_to
     try:
-        return first_stage(run.first_stage or "bm25", collection, run.warmup.hard_rank_to)
+        return lists_of(collection, spec, depth, required=run.warmup.hard_negatives > 0)
     except ImportError:
         if run.warmup.hard_negatives or run.first_stage:
             raise

@@ -1,0 +1,1 @@
+"""The tables and pictures that pages take from committed records, one module a page."""
