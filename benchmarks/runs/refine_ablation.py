@@ -28,7 +28,7 @@ from benchmarks.tables.writer import Record, made, table
 from prorank.pipeline.train import BLOCK_KEYS
 
 if TYPE_CHECKING:
-    from prorank.evaluate.evaluation import Evaluation
+    from prorank.evaluate.results import Evaluation
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPE = REPO / "recipes" / "train" / "prorank-smollm2-135m.toml"
@@ -143,7 +143,8 @@ def literal(value: Any) -> str:
 def tested(name: str, models: Mapping[str, str], args: argparse.Namespace) -> Evaluation:
     """All variants on one collection."""
     from prorank.data import first_stage, load_collection
-    from prorank.evaluate.evaluation import Options, Peer, evaluate
+    from prorank.evaluate.evaluation import Peer, evaluate
+    from prorank.evaluate.results import Options
     from prorank.evaluate.systems import RerankerSystem
     from prorank.progress import system_progress
     from prorank.reranker import Reranker

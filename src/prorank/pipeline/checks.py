@@ -16,11 +16,11 @@ from prorank.prompt.template import PromptTemplate
 
 if TYPE_CHECKING:
     from prorank.model.checkpoint import Manifest
-    from prorank.pipeline.runs import TrainingRun
 
 __all__ = [
     "backend_runs",
     "collection_there",
+    "device_there",
     "first_stage_known",
     "folder_writable",
     "installed",
@@ -28,7 +28,6 @@ __all__ = [
     "models_known",
     "target_writable",
     "template_known",
-    "training_ready",
 ]
 
 _EXTRAS = {"openvino": "openvino", "onnx": "onnxruntime", "llamacpp": "llama_cpp"}
@@ -137,19 +136,6 @@ def backend_runs(backend: str) -> None:
         compiler()
 
 
-def training_ready(run: TrainingRun, *modules: str) -> None:
-    """What every training run needs: an output folder, the extra, a base, a template, a device.
-
-    Args:
-        modules: of the extra ``train``, what this run uses in the end besides accelerate and jinja2.
-    """
-    folder_writable("out", run.out)
-    installed("accelerate", "jinja2", *modules, extra="train")
-    template_known("template", run.template)
-    model_known("model", run.model)
-    _device_there(run.device)
-
-
 def models_known(options: LoadOptions, names: Sequence[str | None], field: str = "model") -> list[Manifest | None]:
     """The models, and what the options name beside them; the options' own model is not looked at."""
     from prorank.model.loading import check_backend
@@ -160,11 +146,12 @@ def models_known(options: LoadOptions, names: Sequence[str | None], field: str =
     adapter = options.adapter
     if adapter is not None and not (Path(adapter).expanduser() / "adapter_config.json").is_file():
         raise ValueError(f"adapter: {adapter} holds no adapter_config.json (expected a peft LoRA folder)")
-    _device_there(options.device)
+    device_there(options.device)
     return [model_known(field, name) for name in names]
 
 
-def _device_there(device: str | None) -> None:
+def device_there(device: str | None) -> None:
+    """A device that PyTorch has."""
     if device not in (None, "auto", "cpu"):
         from prorank.backends.torch import pick_device
 

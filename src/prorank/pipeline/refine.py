@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from prorank.config import config_dict
 from prorank.model.built_in import DEFAULT_BASE
-from prorank.pipeline.checks import target_writable, training_ready
+from prorank.pipeline.checks import target_writable
 from prorank.pipeline.datasets import Prepared, datasets_there, list_source, load_dataset, load_excluded
-from prorank.pipeline.runs import MixtureRun
+from prorank.pipeline.runs import MixtureRun, training_ready
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
 from prorank.training.refine.config import TEACHER_LOSSES, RefineConfig
 

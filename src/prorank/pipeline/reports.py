@@ -8,8 +8,8 @@ from typing import Any
 
 from prorank.evaluate.analyze import Analysis
 from prorank.evaluate.analyze_report import analysis_sections
-from prorank.evaluate.evaluation import Evaluation
 from prorank.evaluate.page import Section, render_page
+from prorank.evaluate.results import Evaluation
 from prorank.files import write_atomic
 from prorank.pipeline.curves import learning_curves, run_footer
 

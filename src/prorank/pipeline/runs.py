@@ -7,9 +7,10 @@ from typing import get_args
 
 from prorank.data.collection import OwnDocuments
 from prorank.model.built_in import DEFAULT_BASE
+from prorank.pipeline.checks import device_there, folder_writable, installed, model_known, template_known
 from prorank.pipeline.datasets import Data, DatasetSpec, specs_of
 
-__all__ = ["MixtureRun", "TrainingRun"]
+__all__ = ["MixtureRun", "TrainingRun", "training_ready"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +75,20 @@ class MixtureRun(TrainingRun):
         """All collections; what the run says of data (split, teacher ...) holds for those given by their path alone."""
         common = DatasetSpec("", self.split, self.first_stage, self.teacher, self.instruction)
         return specs_of(self.data, replace(common, own_documents=self.own_documents))
+
+
+def training_ready(run: TrainingRun, *modules: str) -> None:
+    """Look at what every training run needs: an output folder, the extra, a base, a template, a device.
+
+    Args:
+        modules: of the extra ``train``, what this run uses in the end besides accelerate and jinja2.
+
+    Raises:
+        ValueError: something is not there; the message opens with the field.
+        ImportError: a module is not installed; the message names the extra.
+    """
+    folder_writable("out", run.out)
+    installed("accelerate", "jinja2", *modules, extra="train")
+    template_known("template", run.template)
+    model_known("model", run.model)
+    device_there(run.device)

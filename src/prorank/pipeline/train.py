@@ -23,10 +23,9 @@ from prorank.data.collection import Collection
 from prorank.files import write_atomic
 from prorank.model.options import LoadOptions
 from prorank.pipeline.candidates import lists_of
-from prorank.pipeline.checks import training_ready
 from prorank.pipeline.datasets import EvaluationSet, Prepared, datasets_there, load_dataset, load_tests
 from prorank.pipeline.refine import RefineRun, refine_on
-from prorank.pipeline.runs import MixtureRun
+from prorank.pipeline.runs import MixtureRun, training_ready
 from prorank.pipeline.splits import remined, shortened, split_off
 from prorank.pipeline.warmup import WarmupRun, warmup_on
 from prorank.progress import system_progress
@@ -36,7 +35,7 @@ from prorank.training.warmup.config import WarmupConfig
 from prorank.types import Run
 
 if TYPE_CHECKING:
-    from prorank.evaluate.evaluation import Evaluation
+    from prorank.evaluate.results import Evaluation
     from prorank.evaluate.systems import RerankerSystem
 
 __all__ = ["BLOCK_KEYS", "STAGES", "Block", "TrainRun", "Trained", "train"]
@@ -230,7 +229,8 @@ def _lists(test: Collection, run: TrainRun) -> Lists:
 
 def _evaluate(tested: EvaluationSet, lists: Lists, run: TrainRun, warmed_up: Path, refined: Path) -> Evaluation:
     """The first stage and the run's stages of training on one test set."""
-    from prorank.evaluate.evaluation import Options, Peer, evaluate
+    from prorank.evaluate.evaluation import Peer, evaluate
+    from prorank.evaluate.results import Options
     from prorank.evaluate.systems import RerankerSystem
     from prorank.reranker import Reranker
 

@@ -20,8 +20,8 @@ from prorank.data.collection import Collection
 from prorank.data.load import training_split
 from prorank.model.options import LoadOptions
 from prorank.pipeline.candidates import lists_of, open_collection
-from prorank.pipeline.checks import collection_there, first_stage_known, target_writable, training_ready
-from prorank.pipeline.runs import TrainingRun
+from prorank.pipeline.checks import collection_there, first_stage_known, target_writable
+from prorank.pipeline.runs import TrainingRun, training_ready
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
 from prorank.training.warmup.config import WarmupConfig
 from prorank.types import Run
