@@ -164,6 +164,24 @@ def test_errors_name_the_field_in_python_and_the_flag_on_the_command_line(folder
     assert "error: --test-share: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"document_tokens": 100_000}, "document_tokens"),
+        ({"held_out": 0.9999}, "held_out"),
+        ({"losses": ("kl=1",)}, "losses"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data_are_named_with_their_section(folders, tmp_path, capsys, changes, field):
+    base, data = folders
+    bad = replace(REFINE, **changes)
+    with pytest.raises(ValueError, match=rf"^refine\.{field}: "):
+        refine(RefineRun(data=data, out=str(tmp_path / "run"), model=base, device="cpu", refine=bad))
+    words = ["refine", "--data", data, "--out", str(tmp_path / "run"), "--model", base, "--device", "cpu"]
+    assert main([*words, *as_flags("refine", bad)]) == 2
+    assert f"error: --refine.{field}: " in capsys.readouterr().err
+
+
 def test_a_value_of_the_wrong_kind_in_a_file_is_named(folders, tmp_path, capsys):
     _, data = folders
     recipe = tmp_path / "recipe.toml"

@@ -19,8 +19,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from prorank.config import attribute_docs, checked
-from prorank.data.collection import OwnDocuments
-from prorank.pipeline.runs import TrainingRun
 
 __all__ = ["add_field_flags", "add_own_documents", "from_flags", "given", "named_as_flag", "positive", "share"]
 
@@ -110,6 +108,9 @@ def _help(text: str, default: Any) -> str:
 
 def add_own_documents(parser: argparse.ArgumentParser) -> None:
     """``--own-documents``, for commands that take a collection but are no training run."""
+    from prorank.data.collection import OwnDocuments
+    from prorank.pipeline.runs import TrainingRun
+
     text = attribute_docs(TrainingRun)["own_documents"]
     parser.add_argument("--own-documents", choices=typing.get_args(OwnDocuments), help=_help(text, None))
 

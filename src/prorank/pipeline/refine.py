@@ -19,7 +19,7 @@ from prorank.config import config_dict
 from prorank.model.built_in import DEFAULT_BASE
 from prorank.pipeline.checks import target_writable
 from prorank.pipeline.datasets import Prepared, datasets_there, list_source, load_dataset, load_excluded
-from prorank.pipeline.runs import MixtureRun, training_ready
+from prorank.pipeline.runs import MixtureRun, errors_name_fields, training_ready
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
 from prorank.training.refine.config import TEACHER_LOSSES, RefineConfig
 
@@ -81,6 +81,7 @@ def refine(run: RefineRun) -> Refined:
     return refine_on(prepared, run)
 
 
+@errors_name_fields("refine", RefineConfig)
 def refine_on(prepared: Sequence[Prepared], run: RefineRun) -> Refined:
     """:func:`refine` on collections in memory; the run's own are not looked at."""
     from prorank.training.refine.lists import Mixture

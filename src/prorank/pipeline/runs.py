@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from typing import get_args
 
 from prorank.data.collection import OwnDocuments
 from prorank.model.built_in import DEFAULT_BASE
 from prorank.pipeline.checks import device_there, folder_writable, installed, model_known, template_known
 from prorank.pipeline.datasets import Data, DatasetSpec, specs_of
+from prorank.training.config import TrainingConfig
 
-__all__ = ["MixtureRun", "TrainingRun", "training_ready"]
+__all__ = ["MixtureRun", "TrainingRun", "errors_name_fields", "training_ready"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +96,20 @@ def training_ready(run: TrainingRun, *modules: str) -> None:
     template_known("template", run.template)
     model_known("model", run.model)
     device_there(run.device)
+
+
+@contextlib.contextmanager
+def errors_name_fields(section: str, settings: type[TrainingConfig]) -> Iterator[None]:
+    """Let errors from inside open with a field of the run: ``refine.held_out: ...``, not ``held_out`` or ``--out``."""
+    try:
+        yield
+    except ValueError as error:
+        found = re.match(r"(--)?([\w.]+)(: | (?=\S+: ))", str(error))
+        name = found[2] if found else ""
+        if found is None or type(error) is not ValueError:
+            raise
+        if name in {field.name for field in fields(settings)}:
+            name = f"{section}.{name}"
+        elif not found[1]:
+            raise
+        raise ValueError(f"{name}: {str(error)[found.end() :]}") from error

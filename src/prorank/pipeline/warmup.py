@@ -21,7 +21,7 @@ from prorank.data.load import training_split
 from prorank.model.options import LoadOptions
 from prorank.pipeline.candidates import lists_of, open_collection
 from prorank.pipeline.checks import collection_there, first_stage_known, target_writable
-from prorank.pipeline.runs import TrainingRun, training_ready
+from prorank.pipeline.runs import TrainingRun, errors_name_fields, training_ready
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
 from prorank.training.warmup.config import WarmupConfig
 from prorank.types import Run
@@ -103,6 +103,7 @@ def warmup(run: WarmupRun) -> WarmedUp:
     return warmup_on(open_collection(run.data, split, run.own_documents), run)
 
 
+@errors_name_fields("warmup", WarmupConfig)
 def warmup_on(collection: Collection, run: WarmupRun) -> WarmedUp:
     """:func:`warmup` on a collection in memory; the run's own is not looked at."""
     from prorank.training.warmup.prompts import PromptSampler
