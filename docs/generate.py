@@ -134,12 +134,13 @@ def _cell(text: str) -> str:
 
 
 def settings_page() -> str:
-    """Every frozen dataclass whose name ends in Config: field, type, default, meaning."""
+    """Every settings class, training run and the load options: field, type, default, meaning."""
     parts = [NOTE + "# Settings\n"]
     parts.append(
         "Fields of the settings classes. `warmup` takes them as flags (`--warmup.steps 100`) or from a TOML or YAML\n"
         "file (`--config`, table `[warmup]`), other stages likewise under their names; `serve` has a flag\n"
-        "of the same name with dashes."
+        "of the same name with dashes. A `...Run` is what training takes from Python, and its commands as flags;\n"
+        "`LoadOptions` is what `Reranker.from_pretrained` takes, and every command that loads a model."
     )
     for cls in settings_classes():
         docs = _attribute_docs(cls)
@@ -156,7 +157,7 @@ def settings_classes() -> list[type]:
     """Found by reading the sources, so that a new one is not forgotten; a base class comes inside what extends it."""
     found: dict[str, type] = {}
     for path in sorted(SOURCES.rglob("*.py")):
-        names = re.findall(r"^class (\w+Config)\b", path.read_text("utf-8"), re.MULTILINE)
+        names = re.findall(r"^class (\w+(?:Config|Run)|LoadOptions)\b", path.read_text("utf-8"), re.MULTILINE)
         if not names:
             continue
         module = importlib.import_module(".".join(("prorank", *path.relative_to(SOURCES).with_suffix("").parts)))
@@ -170,7 +171,8 @@ def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         return f"`{_cell(repr(field.default))}`"
     if field.default_factory is not dataclasses.MISSING:
-        return f"`{_cell(repr(field.default_factory()))}`"
+        value = field.default_factory()
+        return f"`{type(value).__name__}()`" if dataclasses.is_dataclass(value) else f"`{_cell(repr(value))}`"
     return "needed"
 
 
