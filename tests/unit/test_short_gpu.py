@@ -134,7 +134,7 @@ def test_what_is_missing_is_named(words: Sequence[str], offline: Path, capsys: p
 def test_the_recipe_is_known_and_zero_shot() -> None:
     from prorank.config import build_config, config_dict, read_config
     from prorank.data.teacher import check_teacher
-    from prorank.pipeline.datasets import read_specs
+    from prorank.pipeline.datasets import DatasetSpec
     from prorank.training.refine.config import RefineConfig
     from prorank.training.warmup.config import WarmupConfig
 
@@ -143,7 +143,7 @@ def test_the_recipe_is_known_and_zero_shot() -> None:
     for section, kind in (("warmup", WarmupConfig), ("refine", RefineConfig)):
         values = config_dict(build_config(kind, section, file))
         assert {name: values[name] for name in file[section]} == file[section]
-    specs = read_specs(None, file, {})
+    specs = [DatasetSpec(**table) for table in file["datasets"]]
     for spec in specs:
         assert spec.teacher is not None
         assert check_teacher(spec.teacher) == []

@@ -75,15 +75,25 @@ def check_teacher(spec: str) -> list[str]:
     for part in mixture_parts(spec):
         if is_encoder(part.spec):
             kind, _, name = part.spec.partition(":")
-            encoder_row(name or part.spec, kind if kind in _ENCODER_KINDS else None)
+            _check_kind(name or part.spec, kind)
             check("sentence_transformers", "scipy", extra="evaluate")
             if name.startswith((".", "/", "~")) and not Path(name).is_dir():
                 raise ValueError(f"teacher: {part.spec}: there is no folder {name}")
         elif _is_run(part.spec):
-            check_spec(part.spec)
+            try:
+                check_spec(part.spec)
+            except ValueError as error:
+                raise ValueError(f"teacher: {str(error).removeprefix('first-stage: ')}") from None
         else:
             others.append(part.spec)
     return others
+
+
+def _check_kind(name: str, kind: str) -> None:
+    try:
+        encoder_row(name, kind if kind in _ENCODER_KINDS else None)
+    except ValueError as error:
+        raise ValueError(f"teacher: {error}") from None
 
 
 def teacher_scores(

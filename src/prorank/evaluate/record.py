@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from prorank import __version__
+from prorank._version import __version__
 from prorank.backends.cores import available_cores
 
 __all__ = [

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prorank.cache import cache_dir
-from prorank.files import atomic_folder, sha256_file
+from prorank.files import atomic_folder, folder_lock, recover_folder
 from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, base_file, say
+from prorank.model.hashes import known_sha256
 
 __all__ = [
     "BUILT_IN",
@@ -63,7 +64,7 @@ def resolve_base(name: str, *, local_files_only: bool = False) -> Path | str:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise BaseError(f"model {name}: no such file")
-        return _from_gguf(path, sha256_file(path))
+        return _from_gguf(path, known_sha256(path))
     if path.is_dir():
         return path
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -137,7 +138,7 @@ def weights_sha256(folder: Path) -> str:
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise BaseError(f"model {folder}: no model*.safetensors in this folder")
-    return sha256_file(*files)
+    return known_sha256(*files)
 
 
 def _hub_sha256(model: Any) -> str:
@@ -147,6 +148,7 @@ def _hub_sha256(model: Any) -> str:
 def unpacked(spec: BaseSpec) -> Path | None:
     """The folder of a built-in base's checkpoint in the cache, if it is there."""
     folder = _built_in_folder(spec)
+    recover_folder(folder)
     return folder if (folder / _SOURCE).is_file() else None
 
 
@@ -155,10 +157,23 @@ def _built_in_folder(spec: BaseSpec) -> Path:
 
 
 def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:
-    """The folder in the cache for a GGUF file: a float32 checkpoint, or, where that would be large, the file itself."""
+    """The folder in the cache for a GGUF file: a float32 checkpoint, or, where that would be large, the file itself.
+
+    Of several processes that come first together, one makes it and the others wait.
+    """
     folder = folder or cache_dir("bases", f"{file.stem}-{sha256[:12]}")
+    recover_folder(folder)
     if (folder / _SOURCE).is_file():
         return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    wait = f"waiting for another process, which unpacks {file.name} ..."
+    with folder_lock(folder.with_name(f"{folder.name}.unpacking"), on_wait=lambda: say(wait)):
+        if not (folder / _SOURCE).is_file():
+            _unpack(file, sha256, folder)
+    return folder
+
+
+def _unpack(file: Path, sha256: str, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -181,7 +196,6 @@ def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:
             model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
         (aside / _SOURCE).write_text(json.dumps({"file": file.name, "sha256": sha256, "whole": whole}) + "\n", "utf-8")
-    return folder
 
 
 def _plain_weights(model: Any) -> None:

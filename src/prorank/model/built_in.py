@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from prorank.cache import cache_dir
-from prorank.files import atomic_folder, sha256_file
+from prorank.files import atomic_folder
+from prorank.model.hashes import known_sha256
 from prorank.published.fetch import fetch_into, installed_folder, writable
 from prorank.published.rows import FetchError, Hub, Installed, Published, Wheels
 from prorank.published.wheels import say
 
-__all__ = ["BUILT_IN", "BaseError", "BaseSpec", "base_file", "say"]
+__all__ = ["BUILT_IN", "DEFAULT_BASE", "BaseError", "BaseSpec", "base_file", "say"]
 
 BaseSpec = Published
 
@@ -53,6 +54,8 @@ _ROWS = (
     ),
 )
 BUILT_IN: dict[str, BaseSpec] = {row.name: row for row in _ROWS}
+DEFAULT_BASE = _ROWS[0].name
+"""The base that training and the library take where none is named."""
 
 
 def base_file(spec: BaseSpec, *, local_files_only: bool = False) -> Path:
@@ -63,7 +66,7 @@ def base_file(spec: BaseSpec, *, local_files_only: bool = False) -> Path:
     """
     kept = cache_dir("bases", spec.file)
     if kept.is_file():
-        if sha256_file(kept) == spec.sha256:
+        if known_sha256(kept) == spec.sha256:
             return kept
         say(f"{kept} is damaged: its sha256 is not {spec.sha256[:16]}...; it is fetched again")
     if (folder := installed_folder(spec)) is not None:

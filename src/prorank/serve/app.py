@@ -18,7 +18,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from prorank import __version__
+from prorank._version import __version__
 from prorank.serve import schemas
 from prorank.serve.config import ServeConfig
 from prorank.serve.errors import ApiError
