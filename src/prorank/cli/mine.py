@@ -22,6 +22,7 @@ from prorank.pipeline.checks import first_stage_known, models_known, target_writ
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
+    from prorank.evaluate.systems import RerankerSystem
 
 __all__ = ["add_arguments", "add_mining_arguments", "mine", "run"]
 
@@ -118,7 +119,7 @@ def relevant(collection: Collection, query_id: str) -> dict[str, int]:
     return {doc_id: grade for doc_id, grade in judgments.items() if grade >= 1 and doc_id in collection.documents}
 
 
-def _system(args: argparse.Namespace, model: str):  # type: ignore[no-untyped-def]
+def _system(args: argparse.Namespace, model: str) -> RerankerSystem:
     from prorank.evaluate.systems import RerankerSystem
 
     return RerankerSystem(load_reranker(args, model), instruction=args.instruction)

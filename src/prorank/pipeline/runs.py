@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -21,9 +22,9 @@ __all__ = ["MixtureRun", "TrainingRun", "errors_name_fields", "training_ready"]
 class TrainingRun:
     """The fields that warmup, refine and train share; attribute docstrings are the flags' help texts."""
 
-    out: str
+    out: str | os.PathLike[str]
     """Folder of the run: checkpoints, log, record, report."""
-    model: str = DEFAULT_BASE
+    model: str | os.PathLike[str] = DEFAULT_BASE
     """Base: built-in name, folder, hub id or .gguf file."""
     split: str | None = None
     """Which judgments (default: train, or the only ones)."""
@@ -42,11 +43,16 @@ class TrainingRun:
     """CPU threads (default: all cores)."""
 
     def __post_init__(self) -> None:
-        if not self.out:
+        if not os.fspath(self.out):
             raise ValueError("out: expected a folder, got an empty name")
         self._at_least_one("max_length", "threads")
         if self.own_documents not in (None, *get_args(OwnDocuments)):
             raise ValueError(f"own_documents: expected keep or drop, got {self.own_documents!r}")
+
+    def _lists(self, *names: str) -> None:
+        for name in names:
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name}: expected a list, got {getattr(self, name)!r}")
 
     def _at_least_one(self, *names: str) -> None:
         for name in names:
@@ -91,10 +97,10 @@ def training_ready(run: TrainingRun, *modules: str) -> None:
         ValueError: something is not there; the message opens with the field.
         ImportError: a module is not installed; the message names the extra.
     """
-    folder_writable("out", run.out)
+    folder_writable("out", os.fspath(run.out))
     installed("accelerate", "jinja2", *modules, extra="train")
     template_known("template", run.template)
-    model_known("model", run.model)
+    model_known("model", os.fspath(run.model))
     device_there(run.device)
 
 
