@@ -50,9 +50,11 @@ def pages(*, examples: bool = False) -> dict[Path, str]:
     """Path -> what it should hold."""
     readme = REPO / "README.md"
     text = readme.read_text("utf-8")
+    engines = REPO / "docs" / "engines.md"
     return {
         REPO / "docs" / "reference" / "cli.md": cli_page(),
         REPO / "docs" / "reference" / "settings.md": settings_page(),
+        engines: _filled(engines.read_text("utf-8"), "tolerances", tolerance_table()),
         readme: with_example(text) if examples else text,
     }
 
@@ -211,10 +213,17 @@ def with_example(text: str) -> str:
     return _filled(text, "output", f"```\n{done.stdout.rstrip()}\n```")
 
 
+def tolerance_table() -> str:
+    """What every engine keeps."""
+    from prorank.backends.tolerances import table
+
+    return "\n".join(table())
+
+
 def _filled(text: str, start: str, content: str) -> str:
     pattern = re.compile(rf"(<!-- {start} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not pattern.search(text):
-        raise SystemExit(f"README.md: <!-- {start} --> has no <!-- end -->")
+        raise SystemExit(f"the page: <!-- {start} --> has no <!-- end -->")
     return pattern.sub(lambda match: f"{match.group(1)}{content}\n{match.group(2)}", text)
 
 

@@ -26,6 +26,7 @@ from prorank.prompt.encoder import Encoded, PromptEncoder
 from prorank.scoring import (
     DEFAULT_BATCH_TOKENS,
     Backend,
+    Margins,
     passes_of,
     probability,
     rank_order,
@@ -37,8 +38,6 @@ __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "def
 
 DEFAULT_RERANKERS = ("prorank-smollm2-135m", "prorank-smollm2-135m-warmup")
 """What :func:`default_model` takes, the best first: both stages, stage 1 alone."""
-
-Margins = npt.NDArray[np.float32]
 
 
 def default_model() -> str:
@@ -317,8 +316,9 @@ class Reranker:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write a checkpoint that prorank, sentence-transformers' ``CrossEncoder`` and transformers load.
 
-        ``CrossEncoder`` gives the same margins for texts that fit. It knows neither ``excerpt`` nor ``max_window`` (a
-        warning says so), cuts long prompts at their end, and takes a special token in a text for one.
+        Read-outs for early exits go along. ``CrossEncoder`` gives the same margins for texts that fit. It knows neither
+        ``excerpt`` nor ``max_window`` (a warning says so), cuts long prompts at their end, and takes a special token in
+        a text for one.
 
         Raises:
             ValueError: the backend holds no transformers model.
@@ -332,7 +332,8 @@ class Reranker:
                 "them: their scores there differ from prorank's",
                 stacklevel=2,
             )
-        return save_checkpoint(Path(folder), model, self.encoder.tokenizer, self.current_manifest())
+        manifest, tokenizer = self.current_manifest(), self.encoder.tokenizer
+        return save_checkpoint(Path(folder), model, tokenizer, manifest, cascade=self.cascade)
 
     def current_manifest(self) -> Manifest:
         """The checkpoint's manifest with the template and the limits in use.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import EarlyExit
+from prorank.files import recover_folder
 from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest
 from prorank.model.exported import BACKENDS, open_exported
 from prorank.model.options import LoadOptions
@@ -46,6 +47,7 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
     if kind == "remote":
         return _remote(name, where, options)
     folder = Path(name).expanduser()
+    recover_folder(folder)
     manifest = read_manifest(folder) if folder.is_dir() else None
     holds = manifest.backend if manifest is not None else "torch"
     if kind not in ("auto", holds):
