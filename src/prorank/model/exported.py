@@ -6,32 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from prorank.model.checkpoint import Manifest
-from prorank.model.first_opening import how_cautiously
-from prorank.scoring import Backend
 
-__all__ = ["BACKENDS", "open_exported", "opened"]
+__all__ = ["BACKENDS", "opened"]
 
 BACKENDS = ("native", "openvino", "onnx", "llamacpp")
 """Backends of exported folders; ``torch`` runs everything else, ``remote:MODEL@URL`` asks a server."""
-
-
-def open_exported(
-    folder: Path, manifest: Manifest, *, threads: int | None = None, max_length: int | None = None
-) -> Backend:
-    """The backend that a folder was exported for; ``weights_bytes`` says how large its files are.
-
-    Args:
-        max_length: tokens of the longest prompt that it will get.
-
-    Raises:
-        ValueError: this version knows no such backend, or the files are damaged.
-        ImportError: the backend's library is not installed (says what to install), or crashes on this processor.
-    """
-    caution = how_cautiously(folder, manifest, threads=threads, max_length=max_length)
-    backend = opened(folder, manifest, max_length, threads=threads, caution=caution)
-    backend.weights_bytes = sum((folder / name).stat().st_size for name in manifest.files)
-    found: Backend = backend
-    return found
 
 
 def opened(folder: Path, manifest: Manifest, max_length: int | None, *, caution: int = 0, **options: Any) -> Any:
