@@ -27,11 +27,9 @@ from prorank.backends.processor import processor_features, processor_name
 from prorank.cache import cache_dir
 from prorank.files import write_atomic
 from prorank.model.checkpoint import Manifest
-from prorank.model.exported import opened
-from prorank.scoring import Backend
 from prorank.types import EncodedGroup
 
-__all__ = ["ENGINES", "Engine", "how_cautiously", "open_exported"]
+__all__ = ["ENGINES", "Engine", "how_cautiously"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,25 +61,6 @@ _MARK = "prorank-first-opening "
 _STEERING = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # and PRORANK_NATIVE...: another choice is another engine
 _ENDED_FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 _WINDOWS_CRASH = 0xC0000000  # exit codes from here on are exceptions of the processor or the system
-
-
-def open_exported(
-    folder: Path, manifest: Manifest, *, threads: int | None = None, max_length: int | None = None
-) -> Backend:
-    """The backend that a folder was exported for; ``weights_bytes`` says how large its files are.
-
-    Args:
-        max_length: tokens of the longest prompt that it will get.
-
-    Raises:
-        ValueError: this version knows no such backend, or the files are damaged.
-        ImportError: the backend's library is not installed (says what to install), or crashes on this processor.
-    """
-    caution = how_cautiously(folder, manifest, threads=threads, max_length=max_length)
-    backend = opened(folder, manifest, max_length, threads=threads, caution=caution)
-    backend.weights_bytes = sum((folder / name).stat().st_size for name in manifest.files)
-    found: Backend = backend
-    return found
 
 
 def how_cautiously(
@@ -173,6 +152,7 @@ def _signal(code: int) -> str:
 def _first_opening() -> None:
     """The child: says what it tries, then what works."""
     from prorank.model.checkpoint import read_manifest
+    from prorank.model.engines import opened
 
     with contextlib.suppress(ImportError, ValueError):  # a crash leaves no file of the whole memory behind
         import resource
