@@ -21,6 +21,7 @@ from prorank.files import atomic_folder, recover_folder, sha256_file, write_atom
 from prorank.model.adapter import merge_adapter
 from prorank.model.base import BaseError, LoadedBase, in_precision, load_base
 from prorank.model.cross_encoder import write_cross_encoder_layout
+from prorank.prompt.encoder import DEFAULT_MAX_LENGTH
 from prorank.prompt.template import PromptTemplate, TemplateError
 
 __all__ = [
@@ -47,7 +48,7 @@ class Manifest:
 
     template: PromptTemplate
     label_ids: tuple[int, int]
-    max_length: int = 512
+    max_length: int = DEFAULT_MAX_LENGTH
     query_max_length: int | None = None
     long_documents: str = "truncate"
     kind: str = "model"
