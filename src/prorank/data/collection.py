@@ -8,11 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from prorank.types import Document, Qrels, Query, Run
 
-__all__ = ["Collection", "CollectionStats", "pick_split", "without_unknown"]
+__all__ = ["Collection", "CollectionStats", "OwnDocuments", "pick_split", "without_unknown"]
+
+OwnDocuments = Literal["keep", "drop"]
+"""What becomes of the document that has the query's own id."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,20 @@ class Collection:
     """The lists that came with the data (triples, lists, scored documents), best first; None where there are none."""
     runs: Mapping[str, Path] = field(default_factory=dict)
     """Name -> TREC run file of the first stages that lie in the collection's own folder."""
+    keeps_own: bool = True
+    """Whether a document may be a candidate of the query with its very id. False is BEIR's rule
+    (``ignore_identical_ids``): the queries of ArguAna and Quora are documents of their collections."""
+
+    @cached_property
+    def own_documents(self) -> frozenset[str]:
+        """Ids that a query and a document share, where such documents are left out; else none."""
+        return frozenset() if self.keeps_own else frozenset(self.queries.keys() & self.documents.keys())
+
+    def without_own(self, run: Run, top_k: int | None = None) -> Run:
+        """The lists without the documents that :attr:`own_documents` leaves out, cut to ``top_k``."""
+        own = self.own_documents
+        kept = {q: {d: s for d, s in listed.items() if d != q} if q in own else listed for q, listed in run.items()}
+        return kept if top_k is None else {q: dict(list(listed.items())[:top_k]) for q, listed in kept.items()}
 
     @cached_property
     def documents_hash(self) -> str:

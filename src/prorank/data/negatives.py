@@ -34,7 +34,8 @@ def mine_negatives(
     """Per query the doc_ids of hard negatives, best ranked first.
 
     A candidate is a negative if it lies in the rank window, is not judged relevant (a judged 0 or no judgment), does
-    not have the very text of a relevant document, and scores low enough beside the query's best relevant document.
+    not have the very text of a relevant document nor (where the collection leaves such documents out) the query's own
+    id, and scores low enough beside the query's best relevant document.
 
     Args:
         candidates: a first stage's lists.
@@ -62,7 +63,7 @@ def mine_negatives(
     mined: dict[str, list[str]] = {}
     for query_id, judged in collection.qrels.items():
         positives = [d for d, r in judged.items() if r >= min_relevance and d in collection.documents]
-        listed = candidates.get(query_id)
+        listed = collection.without_own({query_id: candidates.get(query_id, {})})[query_id]
         if not positives or not listed:
             continue
         texts = {collection.documents[d].content for d in positives}

@@ -12,7 +12,8 @@ from prorank.types import Document, Query
 
 __all__ = ["pseudo_queries"]
 
-_SENTENCE = re.compile(r"\s*(.{15,}?[.!?。！？])\s+(?=\S)", re.DOTALL)
+_SENTENCE = re.compile(r"\s*(.{7,}?(?:[。！？]|(?<=.{15})[.!?](?=\s)))\s*(?=\S)", re.DOTALL)
+"""No space need follow a full stop of Chinese or Japanese, whose sentences have fewer characters."""
 
 
 def pseudo_queries(

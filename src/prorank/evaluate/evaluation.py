@@ -22,7 +22,7 @@ from prorank.evaluate.systems import System
 from prorank.files import write_atomic
 from prorank.types import Run
 
-__all__ = ["Evaluation", "Options", "Peer", "Row", "Tested", "evaluate"]
+__all__ = ["Evaluation", "Options", "Peer", "Row", "Tested", "check_against", "evaluate"]
 
 OnSystem = Callable[[str, int], Callable[[int, int], None]]
 """(name, queries) -> the callback that :func:`prorank.evaluate.run.run_system` calls."""
@@ -33,6 +33,8 @@ class Peer(NamedTuple):
 
     load: Callable[[], System] | None
     run: tuple[str, Run] | None = None
+    name: str | None = None
+    """The name that the loaded system will have, where it is known before."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def evaluate(
     """Evaluate every peer on the first stage's candidates and write the folder.
 
     Args:
-        candidates: at most ``top_k`` documents a query, best first.
+        candidates: at most ``top_k`` documents a query, best first; a query's own document counts in no system's list
+            where the collection leaves it out.
         out: made where it is not there; a finished or interrupted evaluation of the same is continued.
         first_stage: its name in the table.
 
@@ -111,17 +114,19 @@ def evaluate(
     parse_measures(options.measures, options.min_relevance)
     if not collection.qrels:
         raise ValueError(f"data: {collection.name} has no judgments to measure against")
+    check_against(options.against, [first_stage, *(peer.run[0] if peer.run else peer.name for peer in peers)])
     out.mkdir(parents=True, exist_ok=True)
-    candidates = {q: dict(list(documents.items())[:top_k]) for q, documents in candidates.items()}
+    candidates = collection.without_own(candidates, top_k)
     outcomes = [outcome_of_run(first_stage, candidates, out, {"kind": "first stage"})]
     for peer in peers:
         if peer.run is not None:
             name, run = peer.run
-            outcomes.append(outcome_of_run(_free(name, outcomes), run, out, {"kind": "run"}))
+            name, run = _free(name, [o.name for o in outcomes]), collection.without_own(run)
+            outcomes.append(outcome_of_run(name, run, out, {"kind": "run"}))
             continue
         assert peer.load is not None
         system = peer.load()
-        system.name = _free(system.name, outcomes)
+        system.name = _free(system.name, [o.name for o in outcomes])
         judged = sum(bool(candidates.get(query_id)) for query_id in collection.qrels)
         on_query = on_system(system.name, judged) if on_system is not None else None
         outcomes.append(run_system(system, collection, candidates, out, restart=restart, on_query=on_query))
@@ -139,9 +144,28 @@ def evaluate(
     return result
 
 
-def _free(name: str, outcomes: Sequence[Outcome]) -> str:
+def check_against(against: str | None, systems: Sequence[str | None]) -> None:
+    """Refuse to compare with a system that will not be in the table.
+
+    Args:
+        systems: the names, the first stage's first; None: it is known only when the system is loaded, so nothing can
+            be refused yet.
+
+    Raises:
+        ValueError: ``against`` is none of them.
+    """
+    names: list[str] = []
+    for name in systems:
+        if name is None:
+            return
+        names.append(_free(name, names))
+    if against is not None and against not in names:
+        raise ValueError(f"against: {against!r} is none of the systems: {', '.join(names)}")
+
+
+def _free(name: str, earlier: Sequence[str]) -> str:
     """The name, numbered where an earlier system's file has it."""
-    taken = {slug(outcome.name) for outcome in outcomes}
+    taken = {slug(other) for other in earlier}
     number, free = 1, name
     while slug(free) in taken:
         number += 1
@@ -204,6 +228,8 @@ def _payload(
             "documents_sha256": collection.documents_hash,
             "queries_sha256": collection.queries_hash,
             "qrels_sha256": collection.qrels_hash,
+            "own_documents": "keep" if collection.keeps_own else "drop",
+            "own_documents_left_out": len(collection.own_documents),
         },
         "systems": [_system(row) for row in rows],
     }

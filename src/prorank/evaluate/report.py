@@ -52,6 +52,11 @@ def _summary(result: Evaluation) -> list[str]:
     missing = result.rows[0].measured.missing
     if missing:
         lines.append(f"{len(missing)} of {len(result.collection.qrels)} queries have no candidates and count 0.")
+    if own := result.collection.own_documents:
+        lines.append(
+            f"{len(own)} of {len(result.collection.qrels)} queries are documents of the collection too, under the same "
+            "id; these documents are left out of every list (BEIR's ignore_identical_ids)."
+        )
     return lines
 
 

@@ -18,7 +18,7 @@ from prorank.prompt.encoder import PromptEncoder
 from prorank.prompt.template import PromptTemplate
 from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend
 
-__all__ = ["LoadOptions", "Parts", "combined", "early_exits", "load_parts"]
+__all__ = ["LoadOptions", "Parts", "check_backend", "combined", "early_exits", "load_parts"]
 
 
 class LoadOptions(NamedTuple):
@@ -54,11 +54,7 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
     Raises:
         ValueError: something does not exist or does not fit; the message names it.
     """
-    kind, _, where = options.backend.partition(":")
-    if kind not in ("auto", "torch", "remote", *BACKENDS) or (kind == "remote") != bool(where):
-        raise ValueError(
-            f"backend must be auto, torch, {', '.join(BACKENDS)} or remote:MODEL@URL, got {options.backend!r}"
-        )
+    kind, where = check_backend(options.backend)
     if options.threads is not None and options.threads < 1:
         raise ValueError(f"threads must be at least 1, got {options.threads}")
     if kind == "remote":
@@ -79,6 +75,18 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
             raise ValueError(f"device: the {holds} backend runs on the CPU, got {options.device!r}")
         return _exported(folder, manifest, options)
     return _torch(name, options)
+
+
+def check_backend(value: str) -> tuple[str, str]:
+    """``--backend`` as (kind, where it is).
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+    kind, _, where = value.partition(":")
+    if kind not in ("auto", "torch", "remote", *BACKENDS) or (kind == "remote") != bool(where):
+        raise ValueError(f"backend must be auto, torch, {', '.join(BACKENDS)} or remote:MODEL@URL, got {value!r}")
+    return kind, where
 
 
 def _torch(name: str, options: LoadOptions) -> Parts:
