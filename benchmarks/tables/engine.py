@@ -103,8 +103,8 @@ def roofline() -> str:
             table([*heads, *(f"at the {name} peak" for name in peaks)], rows),
             "",
             f"100 documents, the built-in base: {weights / 1e6:.0f} million weights in its layers, read once "
-            f"per batch ({weights * 2 / 1e6:.0f} MB in bfloat16, {weights / 1e6:.0f} in int8). Peaks: a matrix product in "
-            f"the last run of engine.py, {', '.join(f'{name} {peak:.0f} GFLOP/s' for name, peak in peaks.items())}.",
+            f"per batch ({weights * 2 / 1e6:.0f} MB in bfloat16, {weights / 1e6:.0f} in int8). Peaks: a matrix product "
+            f"in the last run of engine.py, {', '.join(f'{name} {peak:.0f} GFLOP/s' for name, peak in peaks.items())}.",
         ]
     )
 
