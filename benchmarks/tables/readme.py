@@ -93,9 +93,9 @@ def engine() -> str:
         f"VNNI): {ours['pairs_per_second']:.1f} pairs/s on NFCorpus in {ours['peak_mib']:.0f} MiB, "
         f"{times['mxbai-rerank']:.1f} times mxbai-rerank and {times['llama.cpp q8_0']:.1f} times llama.cpp's Q8_0 in "
         f"the same run. Its orders match float32's with a Kendall's tau of {ours['kendall_tau']:.3f} (PyTorch in "
-        f"bfloat16: {bf16['kendall_tau']:.3f}). {settings['repeats'] * settings['queries']} queries, {settings['documents']} of "
-        f"BM25's top {settings['top_k']}, {environment['cores']} cores ({environment['cpu']}), "
-        f"commit {last['commit'][:7]}."
+        f"bfloat16: {bf16['kendall_tau']:.3f}). {settings['repeats'] * settings['queries']} queries, "
+        f"{settings['documents']} of BM25's top {settings['top_k']}, {environment['cores']} cores "
+        f"({environment['cpu']}), commit {last['commit'][:7]}."
     )
     return "\n".join(textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False))
 

@@ -16,7 +16,7 @@ TEACHER_LOSSES = ("kl", "margin_mse")
 
 @dataclass(frozen=True)
 class RefineConfig(TrainingConfig):
-    """Stage 2, fine-grained score learning. The paper publishes none of these values; all are ours (docs/refine.md)."""
+    """Stage 2, fine-grained score learning. The paper's values were not available to us; all are ours (docs/refine.md)."""
 
     learning_rate: float = 3e-4
     """AdamW's, at its peak."""

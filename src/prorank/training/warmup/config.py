@@ -12,7 +12,7 @@ __all__ = ["WarmupConfig"]
 
 @dataclass(frozen=True)
 class WarmupConfig(TrainingConfig):
-    """Stage 1, prompt warmup by GRPO. The paper publishes none of these values; all are ours (see docs/warmup.md)."""
+    """Stage 1, prompt warmup by GRPO. The paper's values were not available to us; all are ours (docs/warmup.md)."""
 
     negatives: int = 3
     """Negatives a query, random and hard together."""
