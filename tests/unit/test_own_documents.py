@@ -88,7 +88,8 @@ def test_evaluate_equals_beirs_rule(arguana, tiny_llama_dir, tmp_path, capsys, r
 
 
 def test_the_api_drops_them_from_lists_that_are_handed_over(arguana, tmp_path):
-    from prorank.evaluate.evaluation import Options, Peer, evaluate
+    from prorank.evaluate.evaluation import Peer, evaluate
+    from prorank.evaluate.results import Options
 
     run = first_stage("bm25", load_collection(arguana, own_documents="keep"), 10)
     options = Options(measures=["nDCG@10"], resamples=10, permutations=10)

@@ -25,7 +25,8 @@ from prorank.pipeline.checks import first_stage_known, folder_writable, installe
 
 if TYPE_CHECKING:
     from prorank.evaluate.baselines import Baseline
-    from prorank.evaluate.evaluation import Evaluation, Peer
+    from prorank.evaluate.evaluation import Peer
+    from prorank.evaluate.results import Evaluation
     from prorank.evaluate.systems import System
 
 __all__ = ["add_arguments", "add_data_arguments", "load_candidates", "named_model", "progress", "run"]
@@ -100,9 +101,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table; what is wrong with the input is said before a model is loaded."""
     from prorank.evaluate.baselines import parse_baseline
-    from prorank.evaluate.evaluation import Options, Peer, check_against, evaluate
+    from prorank.evaluate.evaluation import Peer, check_against, evaluate
     from prorank.evaluate.metrics import DEFAULT_MEASURES, parse_measures
     from prorank.evaluate.record import append_line
+    from prorank.evaluate.results import Options
 
     measures = args.measures or list(DEFAULT_MEASURES)
     parse_measures(measures, args.min_relevance)

@@ -28,7 +28,7 @@ from prorank.training.warmup.config import WarmupConfig
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
-    from prorank.evaluate.evaluation import Evaluation
+    from prorank.evaluate.results import Evaluation
     from prorank.types import Run
 
 __all__ = ["add_arguments", "run"]
@@ -250,7 +250,8 @@ def _evaluate(
 ) -> Evaluation:
     """The first stage and the given stages of training on one test set."""
     from prorank.cli.evaluate import progress
-    from prorank.evaluate.evaluation import Options, Peer, evaluate
+    from prorank.evaluate.evaluation import Peer, evaluate
+    from prorank.evaluate.results import Options
     from prorank.evaluate.systems import RerankerSystem
     from prorank.reranker import Reranker
 

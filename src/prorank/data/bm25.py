@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +90,7 @@ def _terms(texts: Sequence[str], reading: Reading) -> list[list[str]]:
     return [list(filter(None, terms)) for terms in _tokenize(texts, reading, return_ids=False)] if texts else []
 
 
-def _tokenize(texts: Sequence[str], reading: Reading, **options):
+def _tokenize(texts: Sequence[str], reading: Reading, **options: Any) -> Any:
     bm25s = require("bm25s", extra="evaluate")
     stemmer = require("Stemmer", extra="evaluate").Stemmer("english")
     return bm25s.tokenize(

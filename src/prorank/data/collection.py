@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from prorank.types import Document, Qrels, Query, Run
 
@@ -150,3 +152,11 @@ def _hash(parts: Iterable[str]) -> str:
         digest.update(len(raw).to_bytes(8, "big"))
         digest.update(raw)
     return digest.hexdigest()
+
+
+def __getattr__(name: str) -> Any:
+    """Names that moved to ``prorank.data.load``; they work here, with a warning, for one more minor version."""
+    if name not in ("load_collection", "splits_of", "training_split"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is now prorank.data.load.{name}", DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module("prorank.data.load"), name)

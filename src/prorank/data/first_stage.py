@@ -7,20 +7,15 @@ meets a stale result.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from prorank._optional import check
-from prorank.cache import cache_dir
+from prorank.data.cached import cached
 from prorank.data.collection import Collection
-from prorank.files import write_atomic
 from prorank.types import Run
 
-__all__ = ["cached", "check_spec", "first_stage", "fuse"]
+__all__ = ["check_spec", "first_stage", "fuse"]
 
 
 def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> Run:
@@ -101,29 +96,6 @@ def fuse(runs: Sequence[Run], top_k: int | None = None, k: int = 60) -> Run:
             for rank, doc_id in enumerate(documents, 1):
                 scores[doc_id] = scores.get(doc_id, 0.0) + 1.0 / (k + rank)
     return {q: dict(sorted(scores.items(), key=lambda item: -item[1])[:top_k]) for q, scores in fused.items()}
-
-
-def cached(key: Sequence[object], compute: Callable[[], Run]) -> Run:
-    """The run kept under ``key``, or computed and kept. A damaged file is computed anew."""
-    digest = hashlib.sha256(json.dumps([str(part) for part in key]).encode()).hexdigest()[:32]
-    path = cache_dir("first-stage") / f"{key[0]}-{digest}.json.gz"
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
-            return json.load(stream)
-    except (OSError, EOFError, ValueError, zlib.error):
-        pass
-    run = compute()
-    keep(path, gzip.compress(json.dumps(run, ensure_ascii=True).encode(), compresslevel=3, mtime=0))
-    return run
-
-
-def keep(path: Path, content: bytes) -> None:
-    """Write to the cache; two processes may compute the same, and a cache that cannot be written is no error."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
-    except OSError:
-        return
 
 
 def _given(collection: Collection, name: str, top_k: int) -> Run:

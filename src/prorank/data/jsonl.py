@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def write_jsonl(collection: Collection, path: Path, candidates: Run | None = Non
     """
     lists = candidates or collection.candidates
 
-    def lines():
+    def lines() -> Iterator[str]:
         for query_id, query in collection.queries.items():
             judged = collection.qrels.get(query_id, {})
             scored: Mapping[str, float | None] = (

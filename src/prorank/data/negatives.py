@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +83,10 @@ def mine_negatives(
     return mined
 
 
-def _scores(collection, query_id, positives, window, listed, teacher) -> dict[str, float]:
+def _scores(
+    collection: Collection, query_id: str, positives: Sequence[str], window: Sequence[str],
+    listed: Mapping[str, float], teacher: Teacher | None,
+) -> dict[str, float]:  # fmt: skip
     if teacher is None:
         return {doc_id: listed[doc_id] for doc_id in (*positives, *window) if doc_id in listed}
     doc_ids = [*positives, *window]
@@ -93,7 +96,10 @@ def _scores(collection, query_id, positives, window, listed, teacher) -> dict[st
     return dict(zip(doc_ids, values.tolist(), strict=True))
 
 
-def _below(scores, positives, window, absolute, relative) -> list[str]:
+def _below(
+    scores: Mapping[str, float], positives: Sequence[str], window: list[str], absolute: float | None,
+    relative: float | None,
+) -> list[str]:  # fmt: skip
     best = max((scores[d] for d in positives if d in scores), default=None)
     if best is None:
         return window  # the first stage missed every positive: there is nothing to compare with

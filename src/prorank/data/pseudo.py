@@ -29,7 +29,8 @@ def pseudo_queries(
         ValueError: no document has what is asked for.
     """
     ids = sorted(collection.documents, key=lambda d: hashlib.sha256(d.encode()).hexdigest())
-    documents, queries = dict(collection.documents), {}
+    documents = dict(collection.documents)
+    queries: dict[str, Query] = {}
     for doc_id in ids:
         if limit is not None and len(queries) >= limit:
             break

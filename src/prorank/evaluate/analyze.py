@@ -70,7 +70,7 @@ class Analysis:
             "malformed": [{"text": text, "count": count} for text, count in self.malformed],
             "candidates": sum(map(len, self.margins.values())),
             "expressiveness": dict(self.expressiveness),
-            "reliability": [found._asdict() for found in self.reliability],
+            "reliability": [{"given": b.given, "observed": b.observed, "count": b.pairs} for b in self.reliability],
         }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prorank.data.lines import malformed, text_lines
-from prorank.evaluate.evaluation import Tested
+from prorank.evaluate.results import Tested
 from prorank.evaluate.significance import Interval, bootstrap_interval, compare_paired, holm
 
 __all__ = ["Compared", "Finished", "compare", "read_finished"]

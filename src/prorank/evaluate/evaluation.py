@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prorank.data.collection import Collection
-from prorank.evaluate.metrics import DEFAULT_MEASURES, Measured, measure, parse_measures
+from prorank.evaluate.metrics import measure, parse_measures
 from prorank.evaluate.record import append_record
+from prorank.evaluate.report import write_report
+from prorank.evaluate.results import Evaluation, Options, Row, Tested
 from prorank.evaluate.run import Outcome, outcome_of_run, run_system, slug
-from prorank.evaluate.significance import Comparison, Interval, bootstrap_interval, compare_paired, holm
+from prorank.evaluate.significance import bootstrap_interval, compare_paired, holm
 from prorank.evaluate.systems import System
 from prorank.files import write_atomic
 from prorank.types import Run
 
-__all__ = ["Evaluation", "Options", "Peer", "Row", "Tested", "check_against", "evaluate"]
+__all__ = ["Peer", "check_against", "evaluate"]
 
 OnSystem = Callable[[str, int], Callable[[int, int], None]]
 """(name, queries) -> the callback that :func:`prorank.evaluate.run.run_system` calls."""
@@ -35,55 +37,6 @@ class Peer(NamedTuple):
     run: tuple[str, Run] | None = None
     name: str | None = None
     """The name that the loaded system will have, where it is known before."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What and how to measure."""
-
-    measures: Sequence[str] = DEFAULT_MEASURES
-    """The first one is what the report compares by."""
-    min_relevance: int = 1
-    """Least relevance that counts as relevant in binary measures."""
-    level: float = 0.95
-    resamples: int = 10_000
-    permutations: int = 100_000
-    against: str | None = None
-    """A system to compare all others with, besides the first stage."""
-
-
-class Tested(NamedTuple):
-    """A paired comparison and its p, corrected over all systems compared with the same one by the same measure."""
-
-    comparison: Comparison
-    p_holm: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """One system in the table."""
-
-    outcome: Outcome
-    measured: Measured
-    intervals: Mapping[str, Interval]
-    versus: Mapping[str, Mapping[str, Tested]] = field(default_factory=dict)
-    """other system -> measure -> comparison (this minus the other)."""
-
-    @property
-    def name(self) -> str:
-        return self.outcome.name
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The result: rows in the order given, the first stage first."""
-
-    collection: Collection
-    rows: Sequence[Row]
-    options: Options
-    first_stage: str
-    top_k: int
-    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate(
@@ -138,8 +91,6 @@ def evaluate(
     record = append_record(target, "evaluate", payload)
     result = Evaluation(collection, rows, options, first_stage, top_k, record)
     _write_per_query(out / "per-query.tsv", result)
-    from prorank.evaluate.report import write_report
-
     write_report(result, out)
     return result
 

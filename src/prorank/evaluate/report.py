@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prorank.evaluate.evaluation import Evaluation, Row, Tested
 from prorank.evaluate.page import Section, render_page
 from prorank.evaluate.pictures import QualityPoint, gain_bars, intervals, quality_against_latency, score_histograms
+from prorank.evaluate.results import Evaluation, Row, Tested
 from prorank.files import write_atomic
 
 __all__ = ["markdown_table", "sentence", "shown_p", "write_report"]
