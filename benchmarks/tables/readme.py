@@ -25,7 +25,7 @@ def quality() -> str:
     cells = results_records.cells(record)
     rows = [[title, *(f"{cells[name][place]['mean']:.3f}" for place in places)] for name, title in SYSTEMS.items()]
     p = ", ".join(f"{cells['refined'][place]['versus']['bm25']['p_holm']:.1g}" for place in places)
-    rows.append(["p against BM25", *p.split(", ")])
+    rows.append(["p against BM25 (Holm)", *p.split(", ")])
     return table(["nDCG@10", *(f"{NAMES[place]}, {asked[place]} queries" for place in places)], rows)
 
 
