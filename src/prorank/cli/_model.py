@@ -1,4 +1,4 @@
-"""The flags by which every command names a model: spelled once, here."""
+"""The flags with which every command names a model, defined once."""
 
 from __future__ import annotations
 
@@ -51,26 +51,26 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
         default="auto",
         help="auto (by the folder), torch, native, openvino, onnx, llamacpp or remote:MODEL@URL (default: %(default)s)",
     )
-    group.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
+    group.add_argument("--device", help="cpu, cuda or mps (default: the best available)")
     group.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="precision (default: bfloat16 where the hardware multiplies it, else float32)",
+        help="precision (default: bfloat16 if the hardware multiplies it natively, else float32)",
     )
-    group.add_argument("--max-length", type=positive, metavar="N", help="tokens of a whole prompt (default: 512)")
-    group.add_argument("--query-max-length", type=positive, metavar="N", help="tokens of the query")
+    group.add_argument("--max-length", type=positive, metavar="N", help="token limit of a whole prompt (default: 512)")
+    group.add_argument("--query-max-length", type=positive, metavar="N", help="token limit of the query")
     group.add_argument(
         "--long-documents",
         choices=get_args(LongDocuments),
-        help="keep the beginning, or an excerpt by the query's words, or score overlapping windows and take the best "
+        help="keep the beginning, keep an excerpt by the query's words, or score overlapping windows and take the best "
         "(default: the checkpoint's, else truncate)",
     )
     group.add_argument(
         "--batch-tokens",
         type=positive,
         metavar="N",
-        help="own tokens in one forward pass (default: 1024, native 256, OpenVINO 128 or 256, on a GPU 16384)",
+        help="own tokens per forward pass (default: 1024, native 256, OpenVINO 128 or 256, on a GPU 16384)",
     )
     group.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
     group.add_argument("--instruction", metavar="TEXT", help="what relevance means here (default: the template's)")

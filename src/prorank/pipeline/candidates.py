@@ -19,8 +19,8 @@ def add_own_documents(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--own-documents",
         choices=("keep", "drop"),
-        help="what becomes of a document that has the query's own id: a candidate like others, or left out of lists, "
-        "negatives and measures (default: drop in BEIR folders, as BEIR does, else keep)",
+        help="keep a document with the query's own id as a candidate, or drop it from lists, negatives and measures "
+        "(default: drop in BEIR folders, as BEIR does, else keep)",
     )
 
 
