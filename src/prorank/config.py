@@ -142,7 +142,7 @@ def run_options(
     """
     for key, value in file.items():
         if key not in (*keys, *sections) and not (other_tables and isinstance(value, dict)):
-            raise ValueError(f"--config {args.config}: {key!r} is no setting (known: {', '.join(keys)})")
+            raise ValueError(f"--config {args.config}: {key!r} is not a setting (known: {', '.join(keys)})")
     given = {key: getattr(args, key) for key in keys}
     return {key: given[key] if given[key] is not None else file.get(key) for key in keys}
 

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace, models: list[str]) -> None:
-    """Everything that is named must be there before the first model is measured."""
+    """Check that everything named exists, before the first model is measured."""
     target_writable("--record", args.record)
     collection_there("--data", args.data, args.split)
     manifests = [model_known("--model", name) for name in models]

@@ -53,9 +53,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--run", metavar="FILE", help="use this TREC run file as the first stage")
     add_own_documents(parser)
-    parser.add_argument(
-        "--top-k", type=positive, default=100, metavar="N", help="candidates per query (default: %(default)s)"
-    )
+    parser.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates per query (default: 100)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,18 +94,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=1,
         metavar="N",
-        help="lowest grade that binary measures call relevant (TREC DL: 2)",
+        help="lowest grade of a relevant document (TREC DL: 2)",
     )
     parser.add_argument("--against", metavar="SYSTEM", help="also compare with this system, by its name in the table")
-    parser.add_argument(
-        "--max-queries", type=positive, metavar="N", help="use only the first N queries, to try things out"
-    )
+    parser.add_argument("--max-queries", type=positive, metavar="N", help="use only the first N queries (for a trial)")
     parser.add_argument("--restart", action="store_true", help="discard an interrupted or older run")
     add_model_arguments(parser, model=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the table; what is wrong with the input is said before a model is loaded."""
+    """Evaluate and print the table; report bad input before loading a model."""
     from prorank.evaluate.baselines import parse_baseline
     from prorank.evaluate.evaluation import Peer, check_against, evaluate
     from prorank.evaluate.metrics import DEFAULT_MEASURES, parse_measures
@@ -149,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace, models: Sequence[str | None]) -> None:
-    """Everything that is named must be there before the first document is scored."""
+    """Check that everything named exists, before the first document is scored."""
     from prorank.early_exit.readouts import Cascade
     from prorank.model.checkpoint import checkpoint_folder
     from prorank.reranker import default_model
@@ -236,7 +232,7 @@ def _peer(baseline: Baseline, collection: Any, top_k: int) -> Peer:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str, int], Callable[[int, int], None]]]:
-    """A bar a system on stderr with rate and time left; where stderr is no terminal, such a line a minute."""
+    """One bar per system on stderr with rate and time left; off a terminal, one such line a minute."""
     if not sys.stderr.isatty():
         yield _lines
         return
@@ -291,7 +287,7 @@ def _lines(name: str, queries: int) -> Callable[[int, int], None]:
 
 
 def _print(result: Evaluation, out: Path) -> None:
-    """The table; where the terminal is too narrow for all measures, the last ones are left to the report."""
+    """Print the table; measures that do not fit the terminal are left to the report."""
     from rich.console import Console
     from rich.table import Table
 

@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             models[name or source or "default"] = LazyModel(load, _folder_bytes(source))
     if not config.api_keys and args.host not in ("127.0.0.1", "localhost", "::1"):
-        log.warning("listening beyond this machine without --api-key-file: whoever reaches the port may use it")
+        log.warning("listening beyond this machine without --api-key-file: anyone who reaches the port can use it")
     app = create_app(models, config)
     tls = {"ssl_certfile": args.ssl_certfile, "ssl_keyfile": args.ssl_keyfile} if args.ssl_certfile else {}
     server = make_server(app, host=args.host, port=args.port, **tls)

@@ -93,7 +93,7 @@ def read_specs(flags: Sequence[str] | None, file: Mapping[str, Any], common: Map
         unknown = [name for name in table if name not in known]
         if unknown:
             raise ValueError(
-                f"[[datasets]] number {number}: {unknown[0]!r} is no field (known: {', '.join(sorted(known))})"
+                f"[[datasets]] number {number}: {unknown[0]!r} is not a field (known: {', '.join(sorted(known))})"
             )
         specs.append(DatasetSpec(**{**{k: v for k, v in common.items() if v is not None}, **table}))
     return specs

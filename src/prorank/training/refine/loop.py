@@ -162,7 +162,7 @@ def refine(
             if step % config.save_every == 0 or step == config.steps or stopped != "finished" or stop.asked:
                 save()
             if stop.asked and step < config.steps:
-                raise KeyboardInterrupt(f"stopped after step {step}; the same command goes on from there")
+                raise KeyboardInterrupt(f"stopped after step {step}; run the same command again to resume")
     best = out / "best" if (out / "best").is_dir() else out / "last"
     return RefineResult(
         best, out / "last", state["step"], state["seconds"], state["documents"], stopped, state["before"],

@@ -171,7 +171,7 @@ def warmup(
             if step % config.save_every == 0 or step == config.steps or stopped != "finished" or stop.asked:
                 save()
             if stop.asked and step < config.steps:
-                message = f"stopped after step {step}; the same command goes on from there"
+                message = f"stopped after step {step}; run the same command again to resume"
                 log.say(message)
                 raise KeyboardInterrupt(message)
         if after is None:
