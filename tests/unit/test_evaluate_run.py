@@ -256,7 +256,7 @@ def test_records(tmp_path):
     assert str(Path.home()) not in path.read_text()
     with pytest.raises(ValueError, match="may not hold commit"):
         append_record(path, "a", {"commit": "x"})
-    with pytest.raises(ValueError, match="no JSON data"):
+    with pytest.raises(ValueError, match="not JSON data"):
         append_record(path, "a", {"x": float("nan")})
     assert len(read_records(path)) == 2
 

@@ -90,11 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: nDCG@10 RR@10 AP R@100 P@10 Judged@10)",
     )
     parser.add_argument(
-        "--min-relevance",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="lowest grade of a relevant document (TREC DL: 2)",
+        "--min-relevance", type=positive, default=1, metavar="N", help="lowest grade that is relevant (TREC DL: 2)"
     )
     parser.add_argument("--against", metavar="SYSTEM", help="also compare with this system, by its name in the table")
     parser.add_argument("--max-queries", type=positive, metavar="N", help="use only the first N queries (for a trial)")
