@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from prorank.model.checkpoint import Manifest
+from prorank.model.first_opening import how_cautiously
 from prorank.scoring import Backend
 
-__all__ = ["BACKENDS", "open_exported"]
+__all__ = ["BACKENDS", "open_exported", "opened"]
 
 BACKENDS = ("native", "openvino", "onnx", "llamacpp")
 """Backends of exported folders; ``torch`` runs everything else, ``remote:MODEL@URL`` asks a server."""
@@ -24,15 +25,21 @@ def open_exported(
 
     Raises:
         ValueError: this version knows no such backend, or the files are damaged.
-        ImportError: the backend's library is not installed; says what to install.
+        ImportError: the backend's library is not installed (says what to install), or crashes on this processor.
     """
-    backend = _opened(folder, manifest, max_length, {"threads": threads})
+    caution = how_cautiously(folder, manifest, threads=threads, max_length=max_length)
+    backend = opened(folder, manifest, max_length, threads=threads, caution=caution)
     backend.weights_bytes = sum((folder / name).stat().st_size for name in manifest.files)
-    opened: Backend = backend
-    return opened
+    found: Backend = backend
+    return found
 
 
-def _opened(folder: Path, manifest: Manifest, max_length: int | None, options: dict[str, Any]) -> Any:
+def opened(folder: Path, manifest: Manifest, max_length: int | None, *, caution: int = 0, **options: Any) -> Any:
+    """The backend of a folder, in this process, which a crash of the engine ends.
+
+    Args:
+        caution: 0: as fast as it can; see :func:`prorank.model.first_opening.how_cautiously`.
+    """
     if manifest.backend == "native":
         from prorank.backends.native.engine import NativeBackend
 
@@ -41,7 +48,7 @@ def _opened(folder: Path, manifest: Manifest, max_length: int | None, options: d
         from prorank.backends.openvino import OpenVinoBackend
 
         return OpenVinoBackend(
-            folder, manifest.label_ids, precision=manifest.precision, max_length=max_length, **options
+            folder, manifest.label_ids, precision=manifest.precision, max_length=max_length, caution=caution, **options
         )
     if manifest.backend == "onnx":
         from prorank.backends.onnx import OnnxBackend
