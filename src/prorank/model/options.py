@@ -40,8 +40,8 @@ class LoadOptions:
     """Template preset or JSON file (default: the model's own, else ours)."""
     backend: str = "auto"
     """What runs the model: auto (by the folder's contents), torch, native, openvino, onnx, llamacpp, or
-    remote:MODEL@URL for an OpenAI-compatible server with the same weights (the model then provides only the tokenizer and
-    template)."""
+    remote:MODEL@URL for an OpenAI-compatible server with the same weights (the model then provides only the
+    tokenizer and template)."""
     device: str | None = None
     """One of cpu, cuda and mps (default: the best available)."""
     dtype: Precision | None = None
@@ -60,7 +60,7 @@ class LoadOptions:
     local_files_only: bool = False
     """Use only what is on this machine; fetch nothing."""
     share_prefix: bool = True
-    """Share the prompt's prefix between documents; False computes every prompt whole, for the same margins, more slowly."""
+    """Share the prompt's prefix between documents; False computes whole prompts: the same margins, more slowly."""
 
 
 def keywords_of(options: Callable[P, O]) -> Callable[[Callable[[C, O], R]], Callable[Concatenate[C, P], R]]:
