@@ -152,7 +152,7 @@ def _signal(code: int) -> str:
 def _first_opening() -> None:
     """The child: says what it tries, then what works."""
     from prorank.model.checkpoint import read_manifest
-    from prorank.model.exported import opened
+    from prorank.model.engines import opened
 
     with contextlib.suppress(ImportError, ValueError):  # a crash leaves no file of the whole memory behind
         import resource

@@ -15,7 +15,8 @@ from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import EarlyExit
 from prorank.files import recover_folder
 from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest
-from prorank.model.exported import BACKENDS, open_exported
+from prorank.model.engines import BACKENDS
+from prorank.model.exported import open_exported
 from prorank.model.options import LoadOptions
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
 from prorank.prompt.template import PromptTemplate
