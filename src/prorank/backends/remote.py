@@ -164,7 +164,7 @@ class RemoteBackend:
         for i, prompt in enumerate(prompts):
             choices = _ordered(self._post({**self._body, "prompt": prompt}), 1)
             if choices is None:
-                raise RemoteError(f"{self._shown}: the answer to row {start + i} is no completion")
+                raise RemoteError(f"{self._shown}: the answer to row {start + i} is not a completion")
             pairs.append(self._pair(choices[0], start + i))
         if len(prompts) > 1:
             self._per_request = 1  # one at a time works and several did not: remember it

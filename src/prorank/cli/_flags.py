@@ -153,7 +153,7 @@ def from_flags(
     for key, value in file.items():
         if key not in (*fields, *tables) and not (other_tables and isinstance(value, dict)):
             known = ", ".join(name for name in fields if name not in tables)
-            raise ValueError(f"--config {args.config}: {key!r} is no setting (known: {known})")
+            raise ValueError(f"--config {args.config}: {key!r} is not a setting (known: {known})")
     hints = typing.get_type_hints(cls)
     values = given(cls, args, skip=made)
     for name, value in file.items():

@@ -1,4 +1,4 @@
-"""What every training run says: which model, where to, how to load and compute."""
+"""What every training run needs: the model, the output folder, how to load and compute."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class TrainingRun:
     first_stage: str | None = None
     """Where candidates come from: bm25, dense, fused, given, a run file (default: the data's own lists, else bm25)."""
     own_documents: OwnDocuments | None = None
-    """What becomes of a document that has the query's own id: keep it as a candidate like others, or drop it from
-    lists, negatives and measures (default: drop in BEIR folders, as BEIR does, else keep)."""
+    """Keep a document with the query's own id as a candidate, or drop it from lists, negatives and measures (default:
+    drop in BEIR folders, as BEIR does, else keep)."""
     template: str | None = None
     """Template preset or JSON file (default: the checkpoint's, else derived from the base)."""
     max_length: int | None = None
-    """Tokens of a whole prompt at inference (default: the model's own)."""
+    """Token limit of a whole prompt at inference (default: the model's own)."""
     device: str | None = None
-    """Where to compute: cpu or cuda (default: the best there is)."""
+    """Where to compute: cpu or cuda (default: the best available)."""
     threads: int | None = None
     """CPU threads (default: all cores)."""
 
@@ -72,7 +72,7 @@ class MixtureRun(TrainingRun):
     instruction: str | None = None
     """What relevance means in this data."""
     eval_top_k: int = 20
-    """Candidates reranked at an evaluation on the way."""
+    """Candidates to rerank per query in evaluations during training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
