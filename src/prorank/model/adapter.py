@@ -12,7 +12,7 @@ from typing import Any
 
 from prorank.model.base import BaseError
 
-__all__ = ["merge_adapter"]
+__all__ = ["is_plain", "merge_adapter"]
 
 _PREFIX = "base_model.model."
 _HARMLESS = {  # settings that do not change what a finished plain adapter adds to the weights
@@ -48,7 +48,7 @@ def merge_adapter(model: Any, adapter: Path, dtype: Any = None) -> Any:
         raise BaseError(f"adapter {adapter}: no safetensors file (a pickled .bin is not read)")
     try:
         config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
-        if _is_plain(config) and _merge_plain(model, adapter / "adapter_model.safetensors", config, dtype):
+        if is_plain(config) and _merge_plain(model, adapter / "adapter_model.safetensors", config, dtype):
             return model
         from peft import PeftModel
 
@@ -58,7 +58,7 @@ def merge_adapter(model: Any, adapter: Path, dtype: Any = None) -> Any:
         raise BaseError(f"adapter {adapter} does not fit the base: {type(error).__name__}: {first}") from error
 
 
-def _is_plain(config: dict[str, Any]) -> bool:
+def is_plain(config: dict[str, Any]) -> bool:
     """Whether no setting is on that we do not know."""
     ours = config.get("peft_type") == "LORA" and config.get("bias") == "none"
     start = config.get("init_lora_weights", True) in (True, False)  # others may change the base's weights, too
