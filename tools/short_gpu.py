@@ -5,6 +5,7 @@
 
 ``stage`` packs what the recipe needs into parts of at most 60 MiB, with their sha256: the base's file, the teachers'
 encoders, the collections (from PRORANK_DATA), wheels of missing libraries. The parts may be carried one by one.
+With ``--teach`` the teachers score here, and their scores travel in place of the encoders, half of the bytes.
 ``run`` checks and unpacks them, then trains warmup and refine as ``prorank train`` does (the teachers score the
 candidates), evaluates, and prints one JSON line last. ``--out`` gets that line, the reports and the trained adapter,
 again in parts. An interrupted run goes on in the same ``--work``. dl21-lists is trained on, so that of it only refine's
@@ -20,14 +21,16 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPO / "src"))
+sys.path[:0] = [str(REPO / "src"), str(REPO / "tools")]
+
+from parts import pack, unpack  # noqa: E402
+
 RECIPE = REPO / "recipes" / "gpu" / "qwen2.5-coder-0.5b.toml"
 EVALUATE = ("dl19:test:given:bm25", "scifact:test:bm25", "nfcorpus:test:bm25", "cosqa:dev:bm25", "wikiqa:dev:bm25")
 MIB = 1 << 20
@@ -39,6 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
     stage_ = commands.add_parser("stage", help="pack everything a run needs")
     stage_.add_argument("--out", type=Path, required=True, help="folder for the parts")
     stage_.add_argument("--wheels", nargs="*", default=[], metavar="NAME", help="libraries that the machine lacks")
+    stage_.add_argument("--teach", action="store_true", help="score here and stage the scores, not the encoders")
     stage_.add_argument("--python", default="3.12", metavar="X.Y", help="its Python (default: %(default)s)")
     stage_.add_argument("--part-mib", type=int, default=60, metavar="N", help="size of a part (default: %(default)s)")
     run_ = commands.add_parser("run", help="assemble, teach, train, evaluate, print one JSON line")
@@ -77,7 +81,13 @@ def stage(args: argparse.Namespace) -> int:
         found[f"cache/bases/{spec.file}"] = base_file(spec)
     else:
         found |= _files(there(recipe["model"]), "model")
-    specs = [part.spec for one in recipe["datasets"] if "teacher" in one for part in mixture_parts(one["teacher"])]
+    args.out.mkdir(parents=True, exist_ok=True)
+    scratch = args.out / "scratch"
+    specs = (
+        []
+        if args.teach
+        else [part.spec for one in recipe["datasets"] if "teacher" in one for part in mixture_parts(one["teacher"])]
+    )
     for name in sorted({spec.rpartition(":")[2] for spec in specs}):
         if (row := encoder_row(name)) is not None:
             inside = f"cache/{cached_folder(row).parent.name}/{cached_folder(row).name}"
@@ -86,14 +96,37 @@ def stage(args: argparse.Namespace) -> int:
     collections |= {one.partition(":")[0] for one in [*recipe.get("test", ()), *args.evaluate]}
     for name in sorted(collections):
         found |= _files(there(name), f"data/{name}")
-    args.out.mkdir(parents=True, exist_ok=True)
+    if args.teach:
+        found |= _files(_taught(args.recipe, scratch / "taught"), "")
     if args.wheels:
-        found |= _files(_wheels(args.wheels, args.python, args.out / "wheels"), "wheels")
+        found |= _files(_wheels(args.wheels, args.python, scratch / "wheels"), "wheels")
     parts = pack(found, args.out, args.part_mib * MIB)
-    shutil.rmtree(args.out / "wheels", ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     total = sum(file.stat().st_size for file in args.out.iterdir())
     print(f"{len(found)} files, {total / MIB:.0f} MiB in {len(parts)} parts of at most {args.part_mib} MiB: {args.out}")
     return 0
+
+
+def _taught(recipe: Path, folder: Path) -> Path:
+    """Runs with the teachers' scores, as they lie in the collections, and the recipe that reads them."""
+    from prorank.config import build_config, read_config
+    from prorank.data.trec import write_run
+    from prorank.pipeline.datasets import DatasetSpec, load_dataset, load_excluded
+    from prorank.training.refine.config import RefineConfig
+
+    file, text = read_config(recipe), recipe.read_text("utf-8")
+    depth = build_config(RefineConfig, "refine", file).depth
+    excluded = load_excluded(tuple(file.get("test", ())))
+    for table in file["datasets"]:
+        if "teacher" not in table:
+            continue
+        prepared = load_dataset(DatasetSpec(**table), depth, excluded)
+        target = folder / "data" / table["path"] / "runs" / f"taught.{prepared.collection.split}.trec.gz"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_run(target, prepared.teacher or {})
+        text = text.replace(f'teacher = "{table["teacher"]}"', 'teacher = "given:taught"')
+    (folder / "recipe.toml").write_text(text, "utf-8")
+    return folder
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,12 +143,13 @@ def run(args: argparse.Namespace) -> int:
     }  # fmt: skip
     from prorank.cli.main import main as prorank
 
+    recipe = args.work / "recipe.toml" if (args.work / "recipe.toml").is_file() else args.recipe
     device = ["--device", args.device] if args.device else []
     trained = args.work / "run"
     flags = [word for one in args.set for word in (f"--{one.partition('=')[0]}", one.partition("=")[2])]
     with _timed("train", seconds):
         # Its own test is cut short: the evaluations below take each collection's own first stage.
-        words = ["train", "--config", str(args.recipe), "--out", str(trained), "--test-queries", "2"]
+        words = ["train", "--config", str(recipe), "--out", str(trained), "--test-queries", "2"]
         words += ["--model", str(args.work / "model")] if (args.work / "model").is_dir() else []
         _succeed(prorank([*words, "--test-top-k", "2", *device, *flags]), "train")
     blocks = sorted(trained.glob("refine*/"), key=lambda folder: folder.stat().st_mtime)
@@ -147,113 +181,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def pack(files: dict[str, Path], folder: Path, limit: int) -> list[str]:
-    """A tar of the files, cut into ``part-000`` and so on, with ``parts.json`` to check them by.
-
-    Args:
-        files: name over there -> file here.
-        limit: bytes of a part.
-    """
-    from prorank.files import sha256_file
-
-    for old in folder.glob("part-*"):
-        old.unlink()
-    with _Parts(folder, limit) as parts, tarfile.open(fileobj=parts, mode="w|") as archive:
-        for name, file in sorted(files.items()):
-            entry = tarfile.TarInfo(name)
-            entry.size = file.stat().st_size
-            with file.open("rb") as content:
-                archive.addfile(entry, content)
-    names = [file.name for file in sorted(folder.glob("part-*"))]
-    listed = {name: sha256_file(folder / name) for name in names}
-    (folder / "parts.json").write_text(json.dumps(listed, indent=1) + "\n", "utf-8")
-    return names
-
-
-def unpack(parts: Path, work: Path) -> None:
-    """Check the parts and write their files; nothing is done where that was done before.
-
-    Raises:
-        ValueError: a part is missing or damaged.
-    """
-    from prorank.files import sha256_file
-
-    listed = (parts / "parts.json").read_text("utf-8") if (parts / "parts.json").is_file() else None
-    if listed is None:
-        raise ValueError(f"--parts: {parts} holds no parts.json")
-    done = work / "parts.json"
-    if done.is_file() and done.read_text("utf-8") == listed:
-        return
-    names: dict[str, str] = json.loads(listed)
-    missing = [name for name in names if not (parts / name).is_file()]
-    if missing:
-        raise ValueError(f"--parts: {len(missing)} of {len(names)} parts are missing, first {missing[0]}")
-    for name, expected in names.items():
-        if sha256_file(parts / name) != expected:
-            raise ValueError(f"--parts: {name} is damaged (its sha256 is not the one in parts.json); carry it again")
-    work.mkdir(parents=True, exist_ok=True)
-    with _Joined([parts / name for name in names]) as whole, tarfile.open(fileobj=whole, mode="r|") as archive:
-        archive.extractall(work, filter="data")
-    done.write_text(listed, "utf-8")
-
-
-class _Parts:
-    """A writable stream that starts a new file every ``limit`` bytes."""
-
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit, self.number, self.room = folder, limit, 0, 0
-        self.file: BinaryIO | None = None
-
-    def write(self, content: bytes) -> int:
-        start = 0
-        while start < len(content):
-            if not self.room:
-                self.__exit__()
-                self.file = (self.folder / f"part-{self.number:03}").open("wb")
-                self.number, self.room = self.number + 1, self.limit
-            assert self.file is not None
-            written = self.file.write(content[start : start + self.room])
-            start, self.room = start + written, self.room - written
-        return len(content)
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.file is not None:
-            self.file.close()
-
-
-class _Joined:
-    """A readable stream over files one after the other."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files, self.file = list(files), None
-
-    def read(self, size: int) -> bytes:
-        content = b""
-        while len(content) < size and (self.file is not None or self.files):
-            self.file: Any = self.file or self.files.pop(0).open("rb")
-            more = self.file.read(size - len(content))
-            if not more:
-                self.__exit__()
-            content += more
-        return content
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.file is not None:
-            self.file.close()
-        self.file = None
-
-
 def _files(folder: Path, name: str) -> dict[str, Path]:
     """Every file of a folder (or the one file), under ``name``."""
     if folder.is_file():
         return {name: folder}
-    return {f"{name}/{f.relative_to(folder).as_posix()}": f for f in sorted(folder.rglob("*")) if f.is_file()}
+    prefix = f"{name}/" if name else ""
+    return {prefix + f.relative_to(folder).as_posix(): f for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
 def _wheels(names: Sequence[str], python: str, folder: Path) -> Path:

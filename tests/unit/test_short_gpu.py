@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import short_gpu
+from parts import pack, unpack
 
 from prorank.data.convert import convert
 from prorank.data.encoders import ENCODERS
@@ -43,20 +44,20 @@ def test_parts_hold_the_files_and_are_checked(tmp_path: Path) -> None:
     parts.mkdir()
     (source / "a.bin").write_bytes(bytes(range(256)) * 500)
     (source / "sub" / "empty").touch()
-    names = short_gpu.pack(short_gpu._files(source, "all"), parts, 50_000)
+    names = pack(short_gpu._files(source, "all"), parts, 50_000)
     assert names == ["part-000", "part-001", "part-002"]
     assert all((parts / name).stat().st_size <= 50_000 for name in names)
-    short_gpu.unpack(parts, work)
+    unpack(parts, work)
     assert files_under(work / "all") == files_under(source)
-    short_gpu.unpack(parts, work)  # done before: nothing is read again
+    unpack(parts, work)  # done before: nothing is read again
     (parts / "part-001").write_bytes(b"x")
     with pytest.raises(ValueError, match="part-001 is damaged"):
-        short_gpu.unpack(parts, tmp_path / "other")
+        unpack(parts, tmp_path / "other")
     (parts / "part-001").unlink()
     with pytest.raises(ValueError, match="1 of 3 parts are missing, first part-001"):
-        short_gpu.unpack(parts, tmp_path / "other")
+        unpack(parts, tmp_path / "other")
     with pytest.raises(ValueError, match="holds no parts"):
-        short_gpu.unpack(source, tmp_path / "other")
+        unpack(source, tmp_path / "other")
 
 
 @pytest.fixture
@@ -115,12 +116,26 @@ def test_the_whole_run_with_tiny_models(offline: Path, capsys: pytest.CaptureFix
     assert line["documents"] == 2 * 2 * 4
     assert set(line["seconds"]) == {"assemble", "train", "evaluate"}
     assert "nDCG@10/dl21-lists" in line["held_out"]["after"]
-    short_gpu.unpack(out, offline / "back")
+    unpack(out, offline / "back")
     assert (offline / "back" / "model" / "adapter_model.safetensors").is_file()
     assert (out / "dl19-test.md").is_file()
     assert call(*words, "--set", *SMALL) == 0  # everything was done before
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert again["nDCG@10"] == line["nDCG@10"]
+
+
+def test_scores_travel_in_place_of_encoders(offline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts, work, out = offline / "parts", offline / "work", offline / "out"
+    assert call("stage", "--out", parts, "--teach") == 0
+    assert not (parts / "scratch").exists()
+    shutil.rmtree(offline / "home" / "cache")
+    words = ["run", "--parts", parts, "--work", work, "--out", out, "--device", "cpu", "--evaluate"]
+    assert call(*words, "--set", *SMALL) == 0
+    assert not list((work / "cache").glob("*-encoders"))
+    assert (work / "data" / "dl22-lists" / "runs" / "taught.train.trec.gz").is_file()
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["documents"] == 2 * 2 * 4
+    assert line["nDCG@10"] == {}
 
 
 @pytest.mark.parametrize("words", [["--recipe", "nowhere.toml"], ["--evaluate", "nowhere:test:bm25"]])
