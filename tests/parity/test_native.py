@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from native_parts import COMMON, runs_here
+from native_parts import COMMON, each_level, runs_here
 from prorank import Reranker
 from prorank.backends.mapped import map_tensors
-from prorank.backends.native import compiler, engine
+from prorank.backends.native import compiler, engine, levels
 from prorank.cli.main import main
 from prorank.early_exit.fit import collect
 from prorank.early_exit.native import NativeEarlyExit
@@ -169,18 +169,15 @@ def off(margins: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.sqrt(np.mean((margins - wanted) ** 2)) / wanted.std())
 
 
-@runs_here
-def test_without_bfloat16_in_the_processor_margins_are_nearly_the_same(
-    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@each_level()
+def test_every_instruction_set_gives_nearly_the_same(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
-    features = compiler.processor_features()
-    if "avx512_bf16" not in features:
-        pytest.skip("this processor has none")
     folder = export(
         Reranker.from_pretrained(llama, dtype="float32", max_length=160), "native-int8", tmp_path / "native"
     )
     got = Reranker.from_pretrained(folder, threads=1).margins(QUERY, DOCUMENTS)
-    monkeypatch.setattr(engine, "processor_features", lambda: features - {"avx512_bf16"})
+    monkeypatch.setenv(levels.VARIABLE, level)
     assert off(Reranker.from_pretrained(folder, threads=1).margins(QUERY, DOCUMENTS), got) <= 0.02
 
 

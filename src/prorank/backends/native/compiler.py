@@ -16,7 +16,7 @@ from pathlib import Path
 
 from prorank.cache import cache_dir
 
-__all__ = ["compiled", "compiler", "processor_features"]
+__all__ = ["compiled", "compiler"]
 
 _TIMEOUT = 300  # seconds
 
@@ -58,14 +58,6 @@ def compiler() -> list[str]:
     if importlib.util.find_spec("ziglang") is not None:
         return [sys.executable, "-m", "ziglang", "cc"]
     raise ImportError("no C compiler: install gcc or clang, or the one that comes with: pip install 'prorank[native]'")
-
-
-def processor_features() -> frozenset[str]:
-    """What Linux says this processor can do, such as ``avx512_vnni``; empty elsewhere."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8", "replace").splitlines() if info.is_file() else []
-    found = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
-    return frozenset(found.split())
 
 
 def _run(command: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Our own engine: int8 on a processor with AVX-512 and VNNI, compiled from ``native.c`` when it is first used.
+"""Our own engine: int8 on x86 (since AVX2) and 64-bit ARM, compiled from ``native.c`` when it is first used.
 
 A batch runs on one core, and as many batches at a time as there are cores. There is no padding, nothing is copied for
 the heads that share keys, and a score is the same to the last bit in whatever batch it is computed.
@@ -19,7 +19,8 @@ import numpy.typing as npt
 from prorank.backends.cores import available_cores
 from prorank.backends.graph import INPUTS, Array, GraphBackend
 from prorank.backends.mapped import give_back, map_tensors
-from prorank.backends.native.compiler import compiled, processor_features
+from prorank.backends.native.compiler import compiled
+from prorank.backends.native.levels import Level, chosen_level, level_flags, processor_features
 
 __all__ = ["FORMAT", "PARTS", "WEIGHTS", "NativeBackend"]
 
@@ -34,8 +35,6 @@ GROUP = 64
 """Neighbouring inputs of a layer that share a scale; a Hadamard matrix spreads them before they are rounded."""
 _PANEL = 64  # outputs that stand together in native.c
 _LINE = 64  # bytes: what native.c reads at a time begins at a multiple of it
-_NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma", "f16c")
-_FLAGS = ("-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma", "-mf16c")
 _BATCH_TOKENS = 256
 
 
@@ -81,20 +80,23 @@ class NativeBackend(GraphBackend):
 
     Raises:
         ValueError: the weights are missing or damaged.
-        ImportError: this processor lacks AVX-512 with VNNI, or there is no C compiler.
+        ImportError: this processor has none of the instruction sets that we use, or there is no C compiler.
     """
 
     def __init__(self, folder: Path, label_ids: tuple[int, int], *, threads: int | None = None) -> None:
         path = folder / WEIGHTS
         if not path.is_file():
             raise ValueError(f"{folder}: {WEIGHTS} is missing; write it with `prorank export --to native-int8`")
-        self._library = _library(processor_features())
+        features = processor_features()
+        self.level = chosen_level(features)
+        """The instruction set that it was compiled for."""
+        self._library = _library(self.level, features)
         self._weights = _Weights(path, self._library)
         model = self._model = self._weights.model
         super().__init__(folder, INPUTS, [2 * model.layers, 1, model.key_heads, 0, model.size], kind=np.uint16)
         self.label_ids = label_ids
         self.layers, self.hidden = int(model.layers), int(model.hidden)
-        self.name = "native-cpu-int8"
+        self.name = f"native-{self.level.name}-int8"
         self.batch_tokens = _BATCH_TOKENS
         self.passes = threads or available_cores()
         self._spaces: SimpleQueue[npt.NDArray[np.uint8]] = SimpleQueue()
@@ -176,13 +178,9 @@ def _address(array: npt.NDArray[Any] | None) -> int | None:
 
 
 @functools.cache
-def _library(features: frozenset[str]) -> ctypes.CDLL:
-    """``native.c`` as a library for a processor with these features."""
-    lacks = [name for name in _NEEDED if name not in features]
-    if lacks:
-        raise ImportError(f"native: this processor has no {lacks[0]}; export to openvino-int8, which runs on any")
-    flags = [*_FLAGS, *(["-mavx512bf16"] if "avx512_bf16" in features else [])]
-    library = compiled(Path(__file__).with_name("native.c"), flags)
+def _library(level: Level, features: frozenset[str]) -> ctypes.CDLL:
+    """``native.c`` as a library of one level, for a processor with these features."""
+    library = compiled(Path(__file__).with_name("native.c"), ["-O3", *level_flags(level, features)])
     library.prorank_space.restype = ctypes.c_size_t
     library.prorank_pack.restype = library.prorank_run.restype = None
     return library
