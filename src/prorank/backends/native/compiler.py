@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.util
+import logging
 import os
 import shlex
 import shutil
@@ -18,29 +20,65 @@ from prorank.cache import cache_dir
 
 __all__ = ["compiled", "compiler"]
 
+logger = logging.getLogger(__name__)
+
 _TIMEOUT = 300  # seconds
 
 
 def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
     """A C file, with the headers beside it, as a library.
 
-    It comes from the cache where this compiler and these flags have made it before.
+    It comes from the cache where this compiler and these flags have made it before. Where the cache cannot be written
+    to, it is compiled for this process alone, and a warning says so.
 
     Raises:
-        ImportError: there is no compiler, or it fails; says what to do.
+        ImportError: there is no compiler, it fails, or the library cannot be opened; says what to do.
     """
     command = [*compiler(), *flags]
     files = [source, *sorted(source.parent.glob("*.h"))]
     parts = [*(file.read_bytes() for file in files), *(part.encode() for part in command)]
     named = hashlib.sha256(b"\0".join(parts)).hexdigest()
     path = cache_dir("native", f"{source.stem}-{named[:16]}.so")
-    if not path.is_file():
+    with contextlib.suppress(OSError):  # not there, or damaged: it is made anew
+        if path.is_file():
+            return ctypes.CDLL(str(path))
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whoever comes at the same time writes the same
-            made = Path(folder) / path.name
-            _run([*command, "-shared", "-fPIC", "-o", str(made), str(source), "-lm"])
+        aside = tempfile.TemporaryDirectory(dir=path.parent, prefix="making-")
+    except OSError as error:
+        logger.warning("native: the cache cannot be written to (%s): compiling for this process alone", error)
+        return _for_this_process(command, source)
+    with aside as folder:  # whoever comes at the same time writes the same
+        made = _make(command, source, Path(folder))
+        with contextlib.suppress(OSError):
             os.replace(made, path)
-    return ctypes.CDLL(str(path))
+            made = path
+        return _opened(made)
+
+
+def _for_this_process(command: Sequence[str], source: Path) -> ctypes.CDLL:
+    try:
+        aside = tempfile.TemporaryDirectory(prefix="prorank-native-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ImportError(f"native: no folder to compile in: {error}; set PRORANK_CACHE to one") from error
+    with aside as folder:
+        return _opened(_make(command, source, Path(folder)))
+
+
+def _make(command: Sequence[str], source: Path, folder: Path) -> Path:
+    made = folder / f"{source.stem}.so"
+    _run([*command, "-shared", "-fPIC", "-o", str(made), str(source), "-lm"])
+    return made
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ImportError(
+            f"native: the compiled library cannot be opened ({error}); set PRORANK_CACHE to a folder of a file system "
+            "that lets programs run, or use another --backend"
+        ) from error
 
 
 def compiler() -> list[str]:
@@ -67,4 +105,5 @@ def _run(command: Sequence[str]) -> None:
         raise ImportError(f"{shlex.join(command)}: {error}") from error
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise ImportError(f"{shlex.join(command)}: {said[0] if said else f'exit code {done.returncode}'}")
+        fault = next((line for line in said if "error" in line), said[0] if said else f"exit code {done.returncode}")
+        raise ImportError(f"{shlex.join(command)}: {fault}")

@@ -18,56 +18,13 @@ import numpy.typing as npt
 
 from prorank.backends.cores import available_cores
 from prorank.backends.graph import INPUTS, Array, GraphBackend
-from prorank.backends.mapped import give_back, map_tensors
 from prorank.backends.native.compiler import compiled
 from prorank.backends.native.levels import Level, chosen_level, level_flags, processor_features
+from prorank.backends.native.weights import FORMAT, GROUP, LINE, PARTS, WEIGHTS, Batch, Weights
 
-__all__ = ["FORMAT", "PARTS", "WEIGHTS", "NativeBackend"]
+__all__ = ["FORMAT", "GROUP", "PARTS", "WEIGHTS", "NativeBackend"]
 
-WEIGHTS = "native.safetensors"
-FORMAT = "1"
-"""Version of the file's layout."""
-PARTS = ("qkv", "out", "gate_up", "down")
-"""A block's linear layers: ``layers.3.qkv.weight`` is int8 ``(outputs, inputs)``, ``.scale`` float32
-``(outputs, inputs / 64)``, a step for 64 neighbouring inputs, ``.bias``, where the model has one, float32
-``(outputs,)``. ``gate_up``: 32 rows of the gate, the 32 of the values that it opens, and so on."""
-GROUP = 64
-"""Neighbouring inputs of a layer that share a scale; a Hadamard matrix spreads them before they are rounded."""
-_PANEL = 64  # outputs that stand together in native.c
-_LINE = 64  # bytes: what native.c reads at a time begins at a multiple of it
 _BATCH_TOKENS = 256
-
-
-class _Linear(ctypes.Structure):
-    _fields_ = (
-        ("weights", ctypes.c_void_p), ("shift", ctypes.c_void_p), ("scales", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p), ("inputs", ctypes.c_int32), ("outputs", ctypes.c_int32),
-    )  # fmt: skip
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        ("attention_norm", ctypes.c_void_p), ("block_norm", ctypes.c_void_p),
-        ("query_norm", ctypes.c_void_p), ("key_norm", ctypes.c_void_p),
-        ("qkv", _Linear), ("out", _Linear), ("gate_up", _Linear), ("down", _Linear),
-    )  # fmt: skip
-
-
-class _Model(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("layers", "hidden", "heads", "key_heads", "size", "inner")),
-        ("epsilon", ctypes.c_float), ("rotary_scale", ctypes.c_float), ("frequencies", ctypes.c_void_p),
-        ("embeddings", ctypes.c_void_p), ("norm", ctypes.c_void_p), ("layer", ctypes.POINTER(_Layer)),
-    )  # fmt: skip
-
-
-class _Batch(ctypes.Structure):
-    _fields_ = (
-        ("ids", ctypes.c_void_p), ("lengths", ctypes.c_void_p), ("rows", ctypes.c_int32), ("width", ctypes.c_int32),
-        ("past", ctypes.c_void_p), ("before", ctypes.c_int32), ("present", ctypes.c_void_p),
-        ("from_layer", ctypes.c_int32), ("to_layer", ctypes.c_int32), ("stream", ctypes.c_void_p),
-        ("states", ctypes.c_void_p),
-    )  # fmt: skip
 
 
 class NativeBackend(GraphBackend):
@@ -91,9 +48,11 @@ class NativeBackend(GraphBackend):
         self.level = chosen_level(features)
         """The instruction set that it was compiled for."""
         self._library = _library(self.level, features)
-        self._weights = _Weights(path, self._library)
+        self._weights = Weights(path, self._library)
         model = self._model = self._weights.model
         super().__init__(folder, INPUTS, [2 * model.layers, 1, model.key_heads, 0, model.size], kind=np.uint16)
+        if self._rows.shape != (2, model.hidden):
+            raise ValueError(f"{folder}: label rows of shape {self._rows.shape} for states of {model.hidden}: damaged")
         self.label_ids = label_ids
         self.layers, self.hidden = int(model.layers), int(model.hidden)
         self.name = f"native-{self.level.name}-int8"
@@ -157,17 +116,17 @@ class NativeBackend(GraphBackend):
                 f"token ids must lie in 0 to {self._weights.vocabulary - 1}, got {ids.min()} to {ids.max()}"
             )
         lengths, before = np.ascontiguousarray(lengths), past.shape[3]
-        batch = _Batch(
+        batch = Batch(
             _address(ids), _address(lengths), len(lengths), 0 if ids is None else ids.shape[1],
             _address(past) if before else None, before, _address(present), *layers, _address(stream), _address(states),
         )  # fmt: skip
         model = ctypes.byref(self._model)
         space = self._spaces.get()
         try:
-            needed = self._library.prorank_space(model, ctypes.byref(batch)) + _LINE
+            needed = self._library.prorank_space(model, ctypes.byref(batch)) + LINE
             if len(space) < needed:
                 space = np.empty(needed, dtype=np.uint8)
-            start = space.ctypes.data + -space.ctypes.data % _LINE
+            start = space.ctypes.data + -space.ctypes.data % LINE
             self._library.prorank_run(model, ctypes.byref(batch), ctypes.c_void_p(start))
         finally:
             self._spaces.put(space)
@@ -184,57 +143,3 @@ def _library(level: Level, features: frozenset[str]) -> ctypes.CDLL:
     library.prorank_space.restype = ctypes.c_size_t
     library.prorank_pack.restype = library.prorank_run.restype = None
     return library
-
-
-class _Weights:
-    """The file's weights as ``native.c`` wants them; embeddings stay in the file and are read row by row."""
-
-    def __init__(self, path: Path, library: ctypes.CDLL) -> None:
-        tensors, facts = map_tensors(path)
-        if facts.get("format") != FORMAT:
-            raise ValueError(f"{path}: layout {facts.get('format')!r}, wanted {FORMAT!r}: run `prorank export` again")
-        self._kept: list[npt.NDArray[Any]] = []  # ctypes holds no references
-        self._tensors, self._library = tensors, library
-        sizes = {name: int(facts[name]) for name in ("layers", "hidden", "heads", "key_heads", "size", "inner")}
-        layers = (_Layer * sizes["layers"])(*(self._layer(f"layers.{i}.") for i in range(sizes["layers"])))
-        self.vocabulary = len(tensors["embeddings"])
-        self.model = _Model(
-            **sizes, epsilon=float(facts["epsilon"]), rotary_scale=float(facts["rotary_scale"]),
-            frequencies=self._vector("frequencies"), embeddings=self._keep(tensors["embeddings"]),
-            norm=self._vector("norm"), layer=layers,
-        )  # fmt: skip
-        give_back(path)  # the packed copy is what runs
-
-    def _layer(self, prefix: str) -> _Layer:
-        norms = [self._vector(prefix + name) for name in ("attention_norm", "block_norm", "query_norm", "key_norm")]
-        return _Layer(*norms, *(self._linear(f"{prefix}{part}") for part in PARTS))
-
-    def _linear(self, name: str) -> _Linear:
-        weight = self._tensors[f"{name}.weight"]
-        outputs, inputs = weight.shape
-        scale = self._tensors[f"{name}.scale"]
-        packed = _aligned(outputs * inputs, np.int8)
-        shift = np.empty(scale.shape, dtype=np.int32)
-        self._library.prorank_pack(
-            ctypes.c_void_p(weight.ctypes.data), outputs, inputs, ctypes.c_void_p(self._keep(packed)),
-            ctypes.c_void_p(self._keep(shift)),
-        )  # fmt: skip
-        scales = np.ascontiguousarray(scale.reshape(-1, _PANEL, scale.shape[1]).transpose(0, 2, 1))
-        return _Linear(
-            self._keep(packed), self._keep(shift), self._keep(scales), self._vector(f"{name}.bias"), inputs, outputs
-        )
-
-    def _vector(self, name: str) -> int | None:
-        found = self._tensors.get(name)
-        return None if found is None else self._keep(np.array(found, dtype=np.float32))
-
-    def _keep(self, array: npt.NDArray[Any]) -> int:
-        self._kept.append(array)
-        return array.ctypes.data
-
-
-def _aligned(size: int, kind: type) -> npt.NDArray[Any]:
-    """An array that begins at a multiple of 64 bytes."""
-    room: npt.NDArray[Any] = np.empty(size + _LINE, dtype=kind)
-    start = -room.ctypes.data % _LINE
-    return room[start : start + size]
