@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kendalltau
 
 from native_parts import COMMON, each_level, runs_here
 from prorank import Reranker
@@ -23,7 +24,7 @@ from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import score_cascade
 from prorank.early_exit.torch import TorchEarlyExit
 from prorank.export.rounding import spread
-from prorank.export.targets import compare, export, parity_texts
+from prorank.export.targets import export, parity_texts
 from prorank.types import EncodedGroup
 from small_texts import DOCUMENTS, QUERY
 from tiny_models import make_tiny
@@ -37,6 +38,16 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 TOLERANCE = 0.15
 """Root mean square of the differences from float32, in deviations of its margins. (OpenVINO's int8 is allowed .2.)"""
+KEPT = {"differences": 0.08, "shift": 0.1, "tau": 0.92}
+"""What the built-in reranker keeps of its float32 margins: the differences' deviation and their mean, in deviations of
+the margins, and Kendall's tau of each query's documents.
+
+One rounding that turns over changes all that follows, so that these figures depend on the order in which floats are
+added up: by the engine, and by PyTorch when it calibrates, which is not the same on every processor. Measured with two
+calibrations (PyTorch's kernels for AVX2 and for AVX-512) and, for one of them, three orders of adding two products of
+bfloat16 up in attention, all equally exact, on 60 pairs: differences .055 to .064, shift -.044 to -.072, tau .943 to
+.967; the two calibrations on 240 pairs: .064 and .068, -.049 and -.033, .945 and .944. Most of what varies is the shift,
+which changes no order; so it is bounded apart, and the mean difference, which mixes the two (.054 to .079), is not."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,9 +100,14 @@ def test_margins_are_the_checkpoints_and_do_not_depend_on_company(checkpoint: Pa
 def test_the_built_in_reranker_keeps_its_order(base_folder: Path, tmp_path: Path) -> None:  # noqa: ARG001
     reference = Reranker.from_pretrained(dtype="float32", device="cpu")
     exported = Reranker.from_pretrained(export(reference, "native-int8", tmp_path / "native"))
-    parity = compare(reference, exported, parity_texts(4, 15))
-    assert parity.kendall_tau >= 0.95  # margins about Python's documentation lie close together
-    assert parity.mean_difference <= 0.05 * parity.spread
+    texts = parity_texts(4, 15)
+    wanted = [reference.margins(query, documents) for query, documents in texts.items()]
+    got = [exported.margins(query, documents) for query, documents in texts.items()]
+    spread = np.concatenate(wanted).std()
+    differences = (np.concatenate(got) - np.concatenate(wanted)) / spread
+    assert differences.std() <= KEPT["differences"]
+    assert abs(differences.mean()) <= KEPT["shift"]
+    assert np.mean([kendalltau(a, b).statistic for a, b in zip(got, wanted, strict=True)]) >= KEPT["tau"]
 
 
 @runs_here
