@@ -70,7 +70,7 @@ def engine() -> str:
     ours, bf16 = sides["native int8"], sides["torch bf16"]
     times = {name: last["ratios"][f"native int8: times {name}'s speed"] for name in ("mxbai-rerank", "llama.cpp q8_0")}
     text = (
-        "`prorank export --to native-int8 --out DIR` writes the model for our own engine (CPUs with AVX-512 and VNNI): "
+        "`prorank export --to native-int8 --out DIR` writes the model for our own engine (x86 CPUs since AVX2, 64-bit ARM): "
         f"{ours['pairs_per_second']:.1f} pairs/s of NFCorpus, {times['mxbai-rerank']:.1f} times mxbai-rerank and "
         f"{times['llama.cpp q8_0']:.1f} times llama.cpp's Q8_0, in the same run; {ours['peak_mib']:.0f} MiB. Orders "
         f"are as near to float32's as Kendall's tau {ours['kendall_tau']:.3f} (PyTorch's bfloat16: "

@@ -73,7 +73,7 @@ def test_levels_agree(model: Path, level: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(levels.VARIABLE, level)
     got = states(model, OWN)
     assert off(got, wanted) <= CLOSE
-    if level != "avx512bf16":
+    if level not in ("avx512bf16", "amx"):
         assert np.array_equal(got, wanted)
 
 
@@ -149,7 +149,8 @@ def test_the_best_level_is_chosen() -> None:
     server = {*laptop, *"avx512f avx512bw avx512vl avx512dq avx512_vnni".split()}  # noqa: SIM905
     for features, wanted in (
         (laptop - {"avx_vnni"}, "avx2"), (laptop, "avxvnni"), (server - {"avx_vnni"}, "avx512vnni"),
-        ({*server, "avx512_bf16"}, "avx512bf16"), ({"asimd", "asimddp"}, "neon"),
+        ({*server, "avx512_bf16"}, "avx512bf16"), ({*server, "avx512_bf16", "amx_tile", "amx_int8"}, "avx512bf16"),
+        ({"asimd", "asimddp"}, "neon"),
     ):  # fmt: skip
         assert levels.chosen_level(features).name == wanted
     with pytest.raises(ImportError, match="no fma; export to openvino-int8"):
@@ -158,27 +159,36 @@ def test_the_best_level_is_chosen() -> None:
         levels.chosen_level({"asimd"})
 
 
-@pytest.fixture(scope="module")
-def arm_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compiled for 64-bit ARM by PyPI's ziglang."""
-    if importlib.util.find_spec("ziglang") is None or shutil.which("qemu-aarch64") is None:
-        pytest.skip("needs PyPI's ziglang and Debian's qemu-user")
-    level = next(level for level in levels.LEVELS if level.name == "neon")
-    source, program = Path(engine.__file__).parent, tmp_path_factory.mktemp("arm") / "elsewhere"
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static", "-O3", *level.flags]
+@pytest.fixture(scope="module", params=["neon", "avx512bf16", "amx"])
+def elsewhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that runs native_elsewhere.c at a level: 64-bit ARM by PyPI's ziglang and qemu; AMX's tiles and the
+    products of bfloat16 in C that does the same, on a processor that has the rest."""
+    level = next(level for level in levels.LEVELS if level.name == request.param)
+    if level.name == "neon":
+        if importlib.util.find_spec("ziglang") is None or shutil.which("qemu-aarch64") is None:
+            pytest.skip("needs PyPI's ziglang and Debian's qemu-user")
+        zig = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static"]
+        command, run = [*zig, *level.flags], ["qemu-aarch64"]
+    else:
+        if "avx512vnni" not in [level.name for level in HERE]:
+            pytest.skip("this processor has no AVX-512 with VNNI")
+        flags = [flag for flag in level.flags if not flag.startswith(("-mamx", "-mavx512bf16"))]
+        command, run = [*compiler.compiler(), *flags, "-DPRORANK_EMULATED"], []
+    source, program = Path(engine.__file__).parent, tmp_path_factory.mktemp(level.name) / "elsewhere"
     driver = Path(__file__).with_name("native_elsewhere.c")
-    subprocess.run([*command, f"-I{source}", "-o", str(program), str(driver), "-lm"], check=True)
-    return program
+    subprocess.run([*command, "-O3", f"-I{source}", "-o", str(program), str(driver), "-lm"], check=True)
+    return [*run, str(program)]
 
 
 @runs_here
-def test_arm_gives_the_same(model: Path, arm_program: Path, tmp_path: Path) -> None:
-    """Run by qemu, on the same model and batches."""
+def test_levels_of_other_processors_give_the_same(model: Path, elsewhere: list[str], tmp_path: Path) -> None:
     write_case(tmp_path / "case", model)
-    subprocess.run(["qemu-aarch64", str(arm_program), str(tmp_path / "case"), str(tmp_path / "states")], check=True)
+    subprocess.run([*elsewhere, str(tmp_path / "case"), str(tmp_path / "states")], check=True)
     wanted = states(model, OWN)
     got = np.fromfile(tmp_path / "states", dtype=np.float32).reshape(wanted.shape)
     assert off(got, wanted) <= CLOSE
+    if len(elsewhere) == 1:
+        assert np.array_equal(got, wanted) or "avx512bf16" in engine.NativeBackend(model, (0, 1)).name
 
 
 def write_case(path: Path, folder: Path) -> None:

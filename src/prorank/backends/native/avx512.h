@@ -32,6 +32,7 @@ INLINE float largest_of(Floats x) { return _mm512_reduce_max_ps(x); }
 INLINE float sum_of(const Floats x[SIXTEEN / LANES]) { return _mm512_reduce_add_ps(x[0]); }
 
 INLINE Ints load_ints(const int32_t *from) { return _mm512_loadu_si512(from); }
+INLINE Ints add_ints(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 INLINE Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
 INLINE Ints load_weights(const int8_t *from) { return _mm512_load_si512(from); }
 
@@ -64,7 +65,7 @@ INLINE void store_bf16(bf16 *to, Floats x) {
     _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(_mm512_srli_epi32(to_bf16(x), 16)));
 }
 
-#ifdef __AVX512BF16__
+#ifdef PRORANK_BF16
 enum { PARTS = 1 }; /* instructions for a pair of products */
 typedef bf16 Factor;
 typedef Ints Pairs;
@@ -79,8 +80,16 @@ INLINE Pairs repeat_factor(const Factor *from, int part) {
 }
 
 INLINE Floats add_products(Floats sum, Pairs a, Pairs b) {
+#ifdef PRORANK_EMULATED /* for a test on a processor without it */
+    const Ints high = _mm512_set1_epi32((int)0xffff0000);
+    sum = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(a, 16)),
+                          _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), sum);
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(a, high)),
+                           _mm512_castsi512_ps(_mm512_and_si512(b, high)), sum);
+#else
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return sum;
+#endif
 }
 
 #else

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from prorank.backends.cores import available_cores
 from prorank.backends.graph import INPUTS, Array, GraphBackend
 from prorank.backends.native.compiler import compiled
-from prorank.backends.native.levels import Level, chosen_level, level_flags, processor_features
+from prorank.backends.native.levels import VARIABLE, Level, chosen_level, level_flags, processor_features
 from prorank.backends.native.weights import FORMAT, GROUP, LINE, PARTS, WEIGHTS, Batch, Weights
 
 __all__ = ["FORMAT", "GROUP", "PARTS", "WEIGHTS", "NativeBackend"]
@@ -142,4 +142,6 @@ def _library(level: Level, features: frozenset[str]) -> ctypes.CDLL:
     library = compiled(Path(__file__).with_name("native.c"), ["-O3", *level_flags(level, features)])
     library.prorank_space.restype = ctypes.c_size_t
     library.prorank_pack.restype = library.prorank_run.restype = None
+    if library.prorank_begin():
+        raise ImportError(f"native: the system does not let programs use {level.name}; {VARIABLE} takes a lower level")
     return library

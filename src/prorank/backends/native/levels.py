@@ -27,6 +27,8 @@ class Level(NamedTuple):
     """For the compiler."""
     wide: tuple[str, ...] = ()
     """For the compiler where the first row is missing."""
+    proven: bool = True
+    """Whether it has run on such a processor; one that has not is taken only where it is named."""
 
 
 _X86 = ("avx2", "fma", "f16c")
@@ -35,13 +37,16 @@ _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma", 
 _AVX512_FLAGS = (
     "-DPRORANK_AVX512", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma", "-mf16c",
 )  # fmt: skip
+_BF16_FLAGS = (*_AVX512_FLAGS, "-DPRORANK_BF16", "-mavx512bf16")
 
 LEVELS: tuple[Level, ...] = (
     Level("avx2", (_X86,), _AVX2),
     Level("avxvnni", ((*_X86, "avx_vnni"), (*_X86, *_AVX512)), (*_AVX2, "-mavxvnni"),
           (*_AVX2, "-mavx512vl", "-mavx512vnni")),
     Level("avx512vnni", (_AVX512,), _AVX512_FLAGS),
-    Level("avx512bf16", ((*_AVX512, "avx512_bf16"),), (*_AVX512_FLAGS, "-mavx512bf16")),
+    Level("avx512bf16", ((*_AVX512, "avx512_bf16"),), _BF16_FLAGS),
+    Level("amx", ((*_AVX512, "avx512_bf16", "amx_tile", "amx_int8"),),
+          (*_BF16_FLAGS, "-DPRORANK_AMX", "-mamx-tile", "-mamx-int8"), proven=False),
     Level("neon", (("asimd", "asimddp"),), ("-DPRORANK_NEON", "-mcpu=generic+dotprod")),
 )  # fmt: skip
 """From the slowest to the fastest of a kind of processor."""
@@ -53,7 +58,7 @@ def available(features: Collection[str]) -> list[Level]:
 
 
 def chosen_level(features: Collection[str]) -> Level:
-    """The fastest level, or the one that :data:`VARIABLE` names.
+    """The fastest proven level, or the one that :data:`VARIABLE` names.
 
     Raises:
         ValueError: the variable names no level, or one that this processor lacks.
@@ -69,13 +74,14 @@ def chosen_level(features: Collection[str]) -> Level:
             here = ", ".join(level.name for level in found) or "none of our levels"
             raise ValueError(f"{VARIABLE}: this processor has no {_lacks(level, features)} for {named}; it has {here}")
         return level
-    if not found:
+    proven = [level for level in found if level.proven]
+    if not proven:
         kind = platform.machine() or "unknown processor"
         arm = any(name.startswith("asimd") for name in features) or kind.lower() in ("arm64", "aarch64")
         first = next(level for level in LEVELS if level.name == ("neon" if arm else "avx2"))
         lacks = _lacks(first, features)
         raise ImportError(f"native: this processor ({kind}) has no {lacks}; export to openvino-int8, which runs on any")
-    return found[-1]
+    return proven[-1]
 
 
 def level_flags(level: Level, features: Collection[str]) -> tuple[str, ...]:

@@ -2,6 +2,12 @@
 #pragma once
 #include "model.h"
 
+#ifdef PRORANK_AMX
+#include "amx.h"
+#else
+enum { SPARE = 0 };
+#endif
+
 /* Root mean square over a row, its inverse: what a norm multiplies with. */
 static float inverse_rms(const float *x, int width, float epsilon) {
     Floats sum[SUMS];
@@ -97,38 +103,60 @@ INLINE void sums(const int rows, const Linear *layer, int panel, int first, cons
         }
 }
 
+/* What becomes of the sums of one token's outputs from `at` on in a panel. `gates`: room for the panel's first half. */
+INLINE void finish(Ending ending, int panel, int at, Floats total, float gates[PANEL / 2], float *out) {
+    if (ending == GATE && at < PANEL / 2) store(gates + at, total);
+    else if (ending == GATE) {
+        const Floats gate = load(gates + at - PANEL / 2);
+        const Floats shut = exponential(subtract(every(0.0f), gate));
+        const Floats open = divide(gate, add(every(1.0f), shut));
+        store(out + panel * PANEL / 2 + at - PANEL / 2, times(open, total));
+    } else {
+        float *place = out + panel * PANEL + at;
+        store(place, ending == ADD ? add(total, load(place)) : total);
+    }
+}
+
 /* `rows` tokens times one panel of 64 outputs. */
 INLINE void tile(const int rows, const Linear *layer, int panel, const Rounded *rounded, const float *scales,
                  Ending ending, float *out, size_t stride) {
-    float gates[ROWS][PANEL / 2]; /* of the panel's first half, where its second comes later */
+    float gates[ROWS][PANEL / 2];
     for (int first = 0; first < VECTORS; first += ACROSS) {
         Floats total[ROWS][ACROSS];
         sums(rows, layer, panel, first, rounded, scales, total);
-        UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < ACROSS; v++) {
-            const int at = (first + v) * LANES;
-            float *place = out + r * stride + panel * PANEL + at;
-            if (ending == ADD) total[r][v] = add(total[r][v], load(place));
-            if (ending != GATE) store(place, total[r][v]);
-            else if (at < PANEL / 2) store(gates[r] + at, total[r][v]);
-            else {
-                const Floats gate = load(gates[r] + at - PANEL / 2);
-                const Floats shut = exponential(subtract(every(0.0f), gate));
-                const Floats open = divide(gate, add(every(1.0f), shut));
-                store(out + r * stride + panel * PANEL / 2 + at - PANEL / 2, times(open, total[r][v]));
-            }
-        }
+        UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < ACROSS; v++)
+            finish(ending, panel, (first + v) * LANES, total[r][v], gates[r], out + r * stride);
     }
 }
+
+#ifdef PRORANK_AMX
+/* Up to 16 tokens times one panel. */
+INLINE void tiled(int rows, const Linear *layer, int panel, const Rounded *rounded, const float *scales, Ending ending,
+                  float *out, size_t stride) {
+    float total[TOKENS][PANEL], gates[PANEL / 2];
+    tiled_sums(layer, panel, rounded, scales, total);
+    for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < VECTORS; v++)
+        finish(ending, panel, v * LANES, load(total[r] + v * LANES), gates, out + r * stride);
+}
+#endif
 
 /* Rounded inputs times the panels [from, to) of a layer. `stride`: floats between two tokens' outputs. */
 INLINE void multiply(const Linear *layer, int from, int to, int tokens, const Space *space, Ending ending,
                      float *out, size_t stride) {
     const int groups = layer->inputs / GROUP;
     for (int panel = from; panel < to; panel++)
-        for (int t = 0; t < tokens; t += ROWS) {
+        for (int t = 0, next; t < tokens; t = next) {
             const Rounded *rounded = space->rounded + (size_t)t * layer->inputs;
             const float *scales = space->scales + (size_t)t * groups;
             float *place = out + t * stride;
+#ifdef PRORANK_AMX
+            if (tokens - t > ROWS) {
+                next = tokens - t > TOKENS ? t + TOKENS : tokens;
+                tiled(next - t, layer, panel, rounded, scales, ending, place, stride);
+                continue;
+            }
+#endif
+            next = t + ROWS;
             switch (tokens - t) {
                 case 1: tile(1, layer, panel, rounded, scales, ending, place, stride); break;
                 case 2: tile(2, layer, panel, rounded, scales, ending, place, stride); break;

@@ -7,7 +7,7 @@
  * padding, and nothing a token goes through depends on its neighbours: its state is the same to the last bit in any
  * batch.
  *
- * Each instruction set has a header of its own (avx512.h, avx2.h, neon.h) and is compiled from this file by itself;
+ * Each instruction set has a header of its own (avx512.h with amx.h, avx2.h, neon.h) and is compiled from this file by itself;
  * levels.py says which there are. Sums and roundings stand in the same order in all of them.
  * See engine.py for how weights are laid out and who calls this.
  */
@@ -46,8 +46,8 @@ static size_t lay_out(const Model *model, const Batch *batch, char *base, Space 
     space->stream = cut(base, &used, tokens * model->hidden * 4);
     space->wide = cut(base, &used, tokens * wide * 4);
     space->attended = cut(base, &used, tokens * queries * 4);
-    space->rounded = cut(base, &used, tokens * inputs * sizeof(Rounded));
-    space->scales = cut(base, &used, tokens * inputs / GROUP * 4);
+    space->rounded = cut(base, &used, (tokens + SPARE) * inputs * sizeof(Rounded));
+    space->scales = cut(base, &used, (tokens + SPARE) * inputs / GROUP * 4);
     space->cosines = cut(base, &used, capacity * model->size * 2);
     space->sines = cut(base, &used, capacity * model->size * 2);
     space->keys = cut(base, &used, model->key_heads * tokens * model->size * 2);
@@ -167,6 +167,15 @@ static void run_layer(const Model *model, const Batch *batch, int index, int tok
 
 /* ---- what engine.py calls ---- */
 
+/* Once a process, before anything else: 0, or the system refuses what the processor has. */
+int prorank_begin(void) {
+#ifdef PRORANK_AMX
+    return ask_for_tiles();
+#else
+    return 0;
+#endif
+}
+
 /* Bytes of working memory for a batch. */
 size_t prorank_space(const Model *model, const Batch *batch) {
     Space space;
@@ -184,7 +193,13 @@ void prorank_run(const Model *model, const Batch *batch, void *memory) {
     const size_t between = (size_t)tokens * model->hidden * 4;
     if (batch->from) memcpy(space.stream, batch->stream, between);
     else embed(model, batch, space.stream);
+#ifdef PRORANK_AMX
+    take_tiles();
+#endif
     for (int i = batch->from; i < batch->to; i++) run_layer(model, batch, i, tokens, &space);
+#ifdef PRORANK_AMX
+    leave_tiles();
+#endif
     if (batch->to < model->layers) {
         memcpy(batch->stream, space.stream, between);
         return;
