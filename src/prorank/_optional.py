@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 
-__all__ = ["require"]
+__all__ = ["check", "require"]
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -19,4 +20,19 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise ImportError(f"{module} is not installed; it comes with: pip install 'prorank[{extra}]'") from None
+        raise ImportError(_missing(module, extra)) from None
+
+
+def check(*modules: str, extra: str) -> None:
+    """Say now, before anything else is done, which extra a module that will be needed comes with.
+
+    Raises:
+        ImportError: one is not installed, as :func:`require` says it.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            raise ImportError(_missing(module, extra))
+
+
+def _missing(module: str, extra: str) -> str:
+    return f"{module} is not installed; it comes with: pip install 'prorank[{extra}]'"

@@ -15,7 +15,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from prorank.cli._model import add_model_arguments, positive
+from prorank.cli._flags import add_own_documents
+from prorank.cli._model import add_model_arguments, load_options, positive
+from prorank.pipeline.candidates import lists_of, open_collection
+from prorank.pipeline.checks import first_stage_known, target_writable
 
 __all__ = ["add_arguments", "run"]
 
@@ -31,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bm25, dense[:MODEL], fused, a run file, a prorank model, or a peer as evaluate's --baseline; repeatable",
     )  # fmt: skip
     parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="whose candidates (default: %(default)s)")
+    add_own_documents(parser)
     parser.add_argument("--top-k", type=positive, default=50, metavar="N", help="candidates (default: %(default)s)")
     parser.add_argument(
         "--pseudo-queries", choices=("title", "first-sentence"), help="take queries out of the documents themselves"
@@ -46,14 +50,19 @@ def run(args: argparse.Namespace) -> int:
     if not out.name.removesuffix(".gz").endswith(".jsonl"):
         raise ValueError(f"--out: {args.out} must end in .jsonl or .jsonl.gz")
 
-    from prorank.data.first_stage import first_stage, fuse
+    from prorank.data.first_stage import fuse
     from prorank.data.jsonl import write_jsonl
-    from prorank.data.load import load_collection, training_split
+    from prorank.data.load import training_split
     from prorank.data.pseudo import pseudo_queries
-    from prorank.pipeline.teachers import teacher_run
+    from prorank.pipeline.teachers import teacher_known, teacher_run
 
+    target_writable("--out", out)
+    first_stage_known("--first-stage", args.first_stage)
+    options = load_options(args)
+    for spec in args.teacher:
+        teacher_known(spec, options)
     split = training_split(args.data, args.split)
-    collection = load_collection(args.data, split)
+    collection = open_collection(args.data, split, args.own_documents)
     if args.pseudo_queries:
         collection = pseudo_queries(collection, args.pseudo_queries, limit=args.max_queries)
     if not collection.queries:
@@ -64,8 +73,12 @@ def run(args: argparse.Namespace) -> int:
         queries={q: collection.queries[q] for q in kept},
         qrels={q: collection.qrels[q] for q in kept if q in collection.qrels},
     )
-    candidates = first_stage(args.first_stage, collection, args.top_k)
-    runs = [teacher_run(spec, args, collection, candidates, out.with_suffix(".scores")) for spec in args.teacher]
+    candidates = lists_of(collection, args.first_stage, args.top_k)
+    scored = out.with_suffix(".scores")
+    runs = [
+        teacher_run(spec, collection, candidates, scored, options=options, instruction=args.instruction)
+        for spec in args.teacher
+    ]
     scores = runs[0] if len(runs) == 1 else fuse(runs)
     write_jsonl(collection, out, scores)
     documents = sum(map(len, scores.values()))
