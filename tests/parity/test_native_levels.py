@@ -150,7 +150,7 @@ def test_the_best_level_is_chosen() -> None:
     for features, wanted in (
         (laptop - {"avx_vnni"}, "avx2"), (laptop, "avxvnni"), (server - {"avx_vnni"}, "avx512vnni"),
         ({*server, "avx512_bf16"}, "avx512bf16"), ({*server, "avx512_bf16", "amx_tile", "amx_int8"}, "avx512bf16"),
-        ({"asimd", "asimddp"}, "neon"),
+        ({"asimd", "asimddp"}, "neon"), ({"asimd", "asimddp", "i8mm"}, "i8mm"),
     ):  # fmt: skip
         assert levels.chosen_level(features).name == wanted
     with pytest.raises(ImportError, match="no fma; export to openvino-int8"):
@@ -159,12 +159,12 @@ def test_the_best_level_is_chosen() -> None:
         levels.chosen_level({"asimd"})
 
 
-@pytest.fixture(scope="module", params=["neon", "avx512bf16", "amx"])
+@pytest.fixture(scope="module", params=["neon", "i8mm", "avx512bf16", "amx"])
 def elsewhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command that runs native_elsewhere.c at a level: 64-bit ARM by PyPI's ziglang and qemu; AMX's tiles and the
     products of bfloat16 in C that does the same, on a processor that has the rest."""
     level = next(level for level in levels.LEVELS if level.name == request.param)
-    if level.name == "neon":
+    if level.name in ("neon", "i8mm"):
         if importlib.util.find_spec("ziglang") is None or shutil.which("qemu-aarch64") is None:
             pytest.skip("needs PyPI's ziglang and Debian's qemu-user")
         zig = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static"]

@@ -48,6 +48,7 @@ LEVELS: tuple[Level, ...] = (
     Level("amx", ((*_AVX512, "avx512_bf16", "amx_tile", "amx_int8"),),
           (*_BF16_FLAGS, "-DPRORANK_AMX", "-mamx-tile", "-mamx-int8"), proven=False),
     Level("neon", (("asimd", "asimddp"),), ("-DPRORANK_NEON", "-mcpu=generic+dotprod")),
+    Level("i8mm", (("asimd", "asimddp", "i8mm"),), ("-DPRORANK_NEON", "-DPRORANK_I8MM", "-mcpu=generic+dotprod+i8mm")),
 )  # fmt: skip
 """From the slowest to the fastest of a kind of processor."""
 
@@ -108,7 +109,7 @@ def processor_features() -> frozenset[str]:
 
 
 def _darwin_features() -> frozenset[str]:
-    asked = {"avx2_0": "avx2", "fma": "fma", "f16c": "f16c", "arm.FEAT_DotProd": "asimddp", "neon": "asimd"}
+    asked = {"avx2_0": "avx2", "fma": "fma", "f16c": "f16c", "arm.FEAT_DotProd": "asimddp", "arm.FEAT_I8MM": "i8mm", "neon": "asimd"}
     found = set()
     for key, feature in asked.items():
         command = ["/usr/sbin/sysctl", "-n", f"hw.optional.{key}"]

@@ -64,6 +64,27 @@ static void round_rows(const Linear *to, const float *x, const float *norm, floa
 
 typedef enum { STORE, ADD, GATE } Ending;
 
+#ifdef PRORANK_I8MM
+#include "i8mm.h"
+#else
+/* `rows` tokens times ACROSS vectors of a panel, over the inputs of one group. */
+INLINE void group_sums(const int rows, const Rounded *rounded, int inputs, const int8_t *weights, const int32_t *shift,
+                       Ints sum[ROWS][ACROSS]) {
+    UNROLL for (int v = 0; v < ACROSS; v++) {
+        const Ints start = load_ints(shift + v * LANES);
+        UNROLL for (int r = 0; r < rows; r++) sum[r][v] = start;
+    }
+    for (int k = 0; k < GROUP; k += STEP) {
+        Ints w[ACROSS];
+        UNROLL for (int v = 0; v < ACROSS; v++) w[v] = load_weights(weights + (size_t)k * PANEL + v * LANES * STEP);
+        UNROLL for (int r = 0; r < rows; r++) {
+            const Ints some = repeat(rounded + (size_t)r * inputs + k);
+            UNROLL for (int v = 0; v < ACROSS; v++) sum[r][v] = dot(sum[r][v], some, w[v]);
+        }
+    }
+}
+#endif
+
 /* `rows` tokens times ACROSS vectors of a panel, from vector `first` of it: sums in floats. */
 INLINE void sums(const int rows, const Linear *layer, int panel, int first, const Rounded *rounded, const float *scales,
                  Floats total[ROWS][ACROSS]) {
@@ -75,19 +96,7 @@ INLINE void sums(const int rows, const Linear *layer, int panel, int first, cons
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < ACROSS; v++) total[r][v] = every(0.0f);
     for (int g = 0; g < groups; g++) {
         Ints sum[ROWS][ACROSS];
-        UNROLL for (int v = 0; v < ACROSS; v++) {
-            const Ints start = load_ints(shift + g * PANEL + v * LANES);
-            UNROLL for (int r = 0; r < rows; r++) sum[r][v] = start;
-        }
-        for (int k = g * GROUP; k < (g + 1) * GROUP; k += STEP) {
-            Ints w[ACROSS];
-            UNROLL for (int v = 0; v < ACROSS; v++)
-                w[v] = load_weights(weights + (size_t)k * PANEL + v * LANES * STEP);
-            UNROLL for (int r = 0; r < rows; r++) {
-                const Ints some = repeat(rounded + (size_t)r * inputs + k);
-                UNROLL for (int v = 0; v < ACROSS; v++) sum[r][v] = dot(sum[r][v], some, w[v]);
-            }
-        }
+        group_sums(rows, rounded + g * GROUP, inputs, weights + (size_t)g * GROUP * PANEL, shift + g * PANEL, sum);
         UNROLL for (int r = 0; r < rows; r++) {
             const Floats step = every(scales[(size_t)r * groups + g]);
             UNROLL for (int v = 0; v < ACROSS; v++) {

@@ -3,7 +3,11 @@
 #include <arm_neon.h>
 
 enum { LANES = 4, ROWS = 6, ACROSS = 4 }; /* a tile: 6 tokens, 4 vectors of outputs: 24 of 32 registers */
-enum { STEP = 4, OFFSET = 0 };            /* inputs that one instruction adds up; they have a sign */
+#ifdef PRORANK_I8MM
+enum { STEP = 8, OFFSET = 0 }; /* see i8mm.h */
+#else
+enum { STEP = 4, OFFSET = 0 }; /* inputs that one instruction adds up; they have a sign */
+#endif
 
 typedef float32x4_t Floats;
 typedef int32x4_t Ints;
@@ -46,6 +50,7 @@ INLINE float largest_of(Floats x) { return vmaxvq_f32(x); }
 
 INLINE Ints load_ints(const int32_t *from) { return vld1q_s32(from); }
 INLINE Floats to_floats(Ints x) { return vcvtq_f32_s32(x); }
+#ifndef PRORANK_I8MM
 INLINE Ints load_weights(const int8_t *from) { return vreinterpretq_s32_s8(vld1q_s8(from)); }
 
 /* STEP inputs, in every lane. */
@@ -58,6 +63,7 @@ INLINE Ints repeat(const Rounded *from) {
 INLINE Ints dot(Ints sum, Ints inputs, Ints weights) {
     return vdotq_s32(sum, vreinterpretq_s8_s32(inputs), vreinterpretq_s8_s32(weights));
 }
+#endif
 
 INLINE void store_rounded(Rounded *to, Floats x) {
     const int16x4_t steps = vmovn_s32(vcvtnq_s32_f32(x));
