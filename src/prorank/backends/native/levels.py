@@ -109,7 +109,8 @@ def processor_features() -> frozenset[str]:
 
 
 def _darwin_features() -> frozenset[str]:
-    asked = {"avx2_0": "avx2", "fma": "fma", "f16c": "f16c", "arm.FEAT_DotProd": "asimddp", "arm.FEAT_I8MM": "i8mm", "neon": "asimd"}
+    x86 = {name: name.partition("_")[0] for name in ("avx2_0", "fma", "f16c")}
+    asked = {**x86, "neon": "asimd", "arm.FEAT_DotProd": "asimddp", "arm.FEAT_I8MM": "i8mm"}
     found = set()
     for key, feature in asked.items():
         command = ["/usr/sbin/sysctl", "-n", f"hw.optional.{key}"]
