@@ -34,7 +34,8 @@ int main(int count, char **names) {
     if (count != 3 || !(from = fopen(names[1], "rb"))) return 2;
     const int32_t *sizes = part();
     const float *scalars = part();
-    Model model = {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], scalars[0], scalars[1], NULL, NULL, NULL, NULL};
+    Model model = {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], scalars[0], scalars[1],
+                   NULL, NULL, NULL, NULL};
     model.frequencies = part();
     model.embeddings = part();
     model.norm = part();

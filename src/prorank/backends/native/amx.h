@@ -6,7 +6,11 @@ enum { TOKENS = 16 };       /* rows of a tile */
 enum { SPARE = TOKENS - 1 }; /* tokens behind the last one that a tile reads; what comes of them is not used */
 
 #ifdef PRORANK_EMULATED /* for a test on a processor without them: slow, by the manual's definition */
-static _Thread_local union { uint8_t bytes[TOKENS][64]; int8_t weights[TOKENS][64]; int32_t sums[TOKENS][16]; } tiles[8];
+static _Thread_local union {
+    uint8_t bytes[TOKENS][64];
+    int8_t weights[TOKENS][64];
+    int32_t sums[TOKENS][16];
+} tiles[8];
 
 #define TILE_ZERO(to) memset(&tiles[to], 0, sizeof tiles[to])
 #define TILE_LOAD(to, from, stride) for (int i = 0; i < TOKENS; i++) \

@@ -1,5 +1,5 @@
-/* Some numbers at a time: what the other parts of native.c compute with. Each instruction set has a header with the same
- * types and functions; the compiler's flags choose. */
+/* Some numbers at a time: what the other parts of native.c compute with. Each instruction set has a header with the
+ * same types and functions; the compiler's flags choose. */
 #pragma once
 #include <math.h>
 #include <stddef.h>
@@ -11,7 +11,7 @@
 
 enum { PANEL = 64 };   /* outputs that stand together */
 enum { GROUP = 64 };   /* neighbouring inputs that are spread together and share a scale */
-enum { SIXTEEN = 16 }; /* sums of floats are as many, whatever the width of a vector: every processor adds in one order */
+enum { SIXTEEN = 16 }; /* sums of floats at a time, whatever a vector holds: all add in one order */
 
 typedef uint16_t bf16;
 

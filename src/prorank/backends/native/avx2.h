@@ -141,7 +141,9 @@ INLINE Floats add_products(Floats sum, Pairs a, Pairs b) {
 INLINE Floats load_f16(const uint16_t *from) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from)); }
 
 /* `shuffled` and x with the signs of `negative` turned, added. */
-INLINE Floats butterfly(Floats shuffled, Floats x, Floats negative) { return add(shuffled, _mm256_xor_ps(x, negative)); }
+INLINE Floats butterfly(Floats shuffled, Floats x, Floats negative) {
+    return add(shuffled, _mm256_xor_ps(x, negative));
+}
 
 /* A vector times the Hadamard matrix of its length. */
 INLINE Floats spread_within(Floats y) {

@@ -99,11 +99,12 @@ def compiler() -> list[str]:
 
 
 def _run(command: Sequence[str]) -> None:
+    named = f"native: the C compiler `{shlex.join(compiler())}`"
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ImportError(f"{shlex.join(command)}: {error}") from error
+        raise ImportError(f"{named} did not run: {error}") from error
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         fault = next((line for line in said if "error" in line), said[0] if said else f"exit code {done.returncode}")
-        raise ImportError(f"{shlex.join(command)}: {fault}")
+        raise ImportError(f"{named} failed: {fault}")

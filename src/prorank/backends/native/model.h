@@ -1,4 +1,4 @@
-/* A model, a batch, and the memory that a batch needs. engine.py has the same structures, field by field. */
+/* A model, a batch, and the memory that a batch needs. weights.py has the same structures, field by field. */
 #pragma once
 #include "arithmetic.h"
 

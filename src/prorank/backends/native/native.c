@@ -7,9 +7,9 @@
  * padding, and nothing a token goes through depends on its neighbours: its state is the same to the last bit in any
  * batch.
  *
- * Each instruction set has a header of its own (avx512.h with amx.h, avx2.h, neon.h) and is compiled from this file by itself;
- * levels.py says which there are. Sums and roundings stand in the same order in all of them.
- * See engine.py for how weights are laid out and who calls this.
+ * Each instruction set has a header of its own (avx512.h with amx.h, avx2.h, neon.h with i8mm.h) and is compiled from
+ * this file by itself; levels.py says which there are. Floats are added up in the same order in all of them. See
+ * weights.py for how weights are laid out, and engine.py for who calls this.
  */
 #include "attention.h"
 #include "linear.h"
