@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from prorank.backends.torch import pick_dtype
+from prorank.backends.devices import pick_dtype
 from prorank.model.base import LoadedBase, in_precision
 from prorank.prompt.encoder import PromptEncoder
 from prorank.training.config import TrainingConfig
