@@ -56,7 +56,6 @@ def test_states_do_not_depend_on_company(model: Path, level: str, monkeypatch: p
     monkeypatch.setenv(levels.VARIABLE, level)
     backend = engine.NativeBackend(model, (0, 1))
     assert backend.level.name == level
-    assert level in backend.name
     got = states(model, OWN)
     assert np.isfinite(got).all()
     assert np.array_equal(states(model, OWN[::-1])[::-1], got), "order"
@@ -188,7 +187,7 @@ def test_levels_of_other_processors_give_the_same(model: Path, elsewhere: list[s
     got = np.fromfile(tmp_path / "states", dtype=np.float32).reshape(wanted.shape)
     assert off(got, wanted) <= CLOSE
     if len(elsewhere) == 1:
-        assert np.array_equal(got, wanted) or "avx512bf16" in engine.NativeBackend(model, (0, 1)).name
+        assert np.array_equal(got, wanted) or engine.NativeBackend(model, (0, 1)).level.name == "avx512bf16"
 
 
 def write_case(path: Path, folder: Path) -> None:

@@ -81,7 +81,8 @@ def check_backend(value: str) -> tuple[str, str]:
 def _torch(name: str, options: LoadOptions) -> Parts:
     import torch
 
-    from prorank.backends.torch import TorchBackend, pick_device, pick_dtype
+    from prorank.backends.devices import pick_device, pick_dtype
+    from prorank.backends.torch import TorchBackend
     from prorank.prompt.derive import resolve_template
 
     if options.threads is not None:

@@ -1,4 +1,4 @@
-"""Compiles the C file that comes with the package, once a machine, with the compiler that is there."""
+"""Compiles the package's C file once per machine with whichever compiler is installed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
     except OSError as error:
         logger.warning("native: the cache cannot be written to (%s): compiling for this process alone", error)
         return _for_this_process(command, source)
-    with aside as folder:  # whoever comes at the same time writes the same
+    with aside as folder:  # a concurrent process writes the same file
         made = _make(command, source, Path(folder))
         with contextlib.suppress(OSError):
             os.replace(made, path)

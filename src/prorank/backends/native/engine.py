@@ -55,7 +55,7 @@ class NativeBackend(GraphBackend):
             raise ValueError(f"{folder}: label rows of shape {self._rows.shape} for states of {model.hidden}: damaged")
         self.label_ids = label_ids
         self.layers, self.hidden = int(model.layers), int(model.hidden)
-        self.name = f"native-{self.level.name}-int8"
+        self.name = "native-cpu-int8"
         self.batch_tokens = _BATCH_TOKENS
         self.passes = threads or available_cores()
         self._spaces: SimpleQueue[npt.NDArray[np.uint8]] = SimpleQueue()
