@@ -1,4 +1,4 @@
-"""Files packed into parts of a given size, with their sha256, and unpacked again: for channels that carry little at once."""
+"""Files packed into parts of a given size, with their sha256, and unpacked again: for channels that carry little."""
 
 from __future__ import annotations
 

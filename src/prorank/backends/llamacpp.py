@@ -25,10 +25,12 @@ from prorank.backends.llamacpp_library import (
     DOCUMENTS,
     check_file,
     file_type,
+    forget_errors,
     free,
     load_model,
     open_context,
     redirect_log,
+    said,
 )
 from prorank.types import EncodedGroup
 
