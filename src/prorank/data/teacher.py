@@ -158,8 +158,8 @@ def _scores(
     if other is not None:
         return other(spec)
     raise ValueError(
-        f"teacher: {spec!r} is no run file, no encoder ({', '.join(ENCODERS)}, bi-encoder:MODEL, sparse-encoder:MODEL) "
-        f"and none of {', '.join(_FIRST_STAGES)}; a prorank model or a peer scores by: prorank teach"
+        f"teacher: {spec!r} is not a run file, an encoder ({', '.join(ENCODERS)}, bi-encoder:MODEL, "
+        f"sparse-encoder:MODEL) or one of {', '.join(_FIRST_STAGES)}; a prorank model or a peer scores by prorank teach"
     )
 
 

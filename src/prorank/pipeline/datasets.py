@@ -101,7 +101,7 @@ def _teacher_known(spec: str) -> None:
     others = check_teacher(spec)
     if others:
         raise ValueError(
-            f"teacher: {others[0]!r} is no run file, encoder or first stage; a prorank model or a peer scores by "
+            f"teacher: {others[0]!r} is not a run file, encoder or first stage; a prorank model or a peer scores by "
             "prorank teach, whose file is named here"
         )
 
