@@ -1,7 +1,7 @@
 """A training run on a GPU that is lent for minutes and has no network: stage here, assemble and train there.
 
     python tools/short_gpu.py stage --out .stage --wheels gguf bm25s PyStemmer --python 3.12
-    python tools/short_gpu.py run --parts .stage --work /tmp/work --out "$OUT"
+    python tools/short_gpu.py run --parts .stage --work work --out "$OUT"
 
 ``stage`` packs what the recipe needs into parts of at most 60 MiB, with their sha256: the base's file, the teachers'
 encoders, the collections (from PRORANK_DATA), wheels of missing libraries. The parts may be carried one by one.
