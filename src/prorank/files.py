@@ -6,11 +6,12 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["atomic_file", "atomic_folder", "sha256_file", "write_atomic"]
+__all__ = ["atomic_file", "atomic_folder", "locked", "sha256_file", "write_atomic"]
 
 
 def write_atomic(path: Path | str, content: str | bytes) -> None:
@@ -66,6 +67,42 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a lock file, alone among processes; who comes second waits. The lock ends with its process, however it ends.
+
+    Args:
+        on_wait: called once where another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as file:
+        if not _lock(file.fileno(), wait=False):
+            if on_wait is not None:
+                on_wait()
+            while not _lock(file.fileno(), wait=True):
+                pass
+        yield
+
+
+def _lock(handle: int, *, wait: bool) -> bool:
+    """Whether the lock is ours now; closing the file gives it back."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(handle, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)  # LK_LOCK gives up after 10 s
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sha256_file(*paths: Path | str) -> str:

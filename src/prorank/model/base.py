@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prorank.cache import cache_dir
 from prorank.files import atomic_folder, sha256_file
-from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, fetched_file, installed_file, say
+from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, base_file, say
 
 __all__ = [
     "BUILT_IN",
@@ -27,6 +26,7 @@ __all__ = [
     "load_base",
     "load_tokenizer",
     "resolve_base",
+    "unpacked",
     "weights_sha256",
 ]
 
@@ -53,7 +53,9 @@ def resolve_base(name: str, *, local_files_only: bool = False) -> Path | str:
         BaseError: the name is no folder, GGUF file, hub id or built-in; or it cannot be fetched.
     """
     if name in BUILT_IN:
-        return _built_in_folder(BUILT_IN[name], local_files_only=local_files_only)
+        spec = BUILT_IN[name]
+        file = unpacked(spec) or base_file(spec, local_files_only=local_files_only)
+        return file if file.is_dir() else _from_gguf(file, spec.sha256, _built_in_folder(spec))
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -135,16 +137,14 @@ def _hub_sha256(model: Any) -> str:
     return f"commit:{getattr(model.config, '_commit_hash', None) or 'unknown'}"
 
 
-def _built_in_folder(spec: BaseSpec, *, local_files_only: bool) -> Path:
-    folder = cache_dir("bases", f"{spec.name}-{spec.sha256[:12]}")
-    if (folder / _SOURCE).is_file():
-        return folder
-    if (installed := installed_file(spec)) is not None:
-        return _from_gguf(installed, spec.sha256, folder)
-    if local_files_only:
-        raise BaseError(f"the base {spec.name} is not in the cache ({folder}) and downloads are switched off")
-    with tempfile.TemporaryDirectory(prefix="prorank-") as scratch:
-        return _from_gguf(fetched_file(spec, Path(scratch)), spec.sha256, folder)
+def unpacked(spec: BaseSpec) -> Path | None:
+    """The folder of a built-in base's float32 weights in the cache, if it is there."""
+    folder = _built_in_folder(spec)
+    return folder if (folder / _SOURCE).is_file() else None
+
+
+def _built_in_folder(spec: BaseSpec) -> Path:
+    return cache_dir("bases", f"{spec.name}-{spec.sha256[:12]}")
 
 
 def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:

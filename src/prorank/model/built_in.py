@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from prorank.cache import cache_dir
 from prorank.files import sha256_file
 
-__all__ = ["BUILT_IN", "BaseError", "BaseSpec", "fetched_file", "installed_file", "say"]
+__all__ = ["BUILT_IN", "BaseError", "BaseSpec", "base_file", "fetched_file", "installed_file", "say"]
 
 
 class BaseError(ValueError):
@@ -51,6 +54,31 @@ BUILT_IN: dict[str, BaseSpec] = {
         download_bytes=92_871_040,
     ),
 }
+
+
+def base_file(spec: BaseSpec, *, local_files_only: bool = False) -> Path:
+    """The file: in the cache, in an installed package, or fetched and kept in the cache; its sha256 is right.
+
+    Raises:
+        BaseError: it is nowhere here and may not be fetched, or cannot be.
+        OSError: the cache cannot be written to.
+    """
+    kept = cache_dir("bases", spec.file)
+    if kept.is_file():
+        if sha256_file(kept) == spec.sha256:
+            return kept
+        say(f"{kept} is damaged: its sha256 is not {spec.sha256[:16]}...; it is fetched again")
+    if (installed := installed_file(spec)) is not None:
+        return installed
+    if local_files_only:
+        raise BaseError(f"the base {spec.name} is not in the cache ({kept}) and downloads are switched off")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetched-", dir=kept.parent) as scratch:
+        fetched = fetched_file(spec, Path(scratch))
+        if Path(scratch) not in fetched.parents:  # the hub's own cache keeps its file
+            fetched = Path(shutil.copyfile(fetched, Path(scratch) / spec.file))
+        os.replace(fetched, kept)
+    return kept
 
 
 def installed_file(spec: BaseSpec) -> Path | None:

@@ -7,12 +7,15 @@ runs it. Exported folders are opened without PyTorch and transformers.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prorank._optional import require
 from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import EarlyExit
-from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest
+from prorank.model.architecture import UnsupportedError
+from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest, stack_of
 from prorank.model.exported import BACKENDS, open_exported
 from prorank.prompt.encoder import PromptEncoder
 from prorank.prompt.template import PromptTemplate
@@ -66,6 +69,8 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
     folder = Path(name).expanduser()
     manifest = read_manifest(folder) if folder.is_dir() else None
     holds = manifest.backend if manifest is not None else "torch"
+    if holds == "torch" and kind == "native":
+        return _native(name, options)
     if kind not in ("auto", holds):
         made_from = name if holds == "torch" else "the checkpoint it was made from"
         hint = f"export {made_from}: prorank export --to {kind}" if kind != "torch" else "name the checkpoint"
@@ -75,14 +80,50 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
         for flag, value in (("adapter", options.adapter), ("dtype", dtype)):
             if value is not None:
                 raise ValueError(f"{flag}: {name} is an export, whose weights are fixed; give it to prorank export")
-        if options.device not in (None, "auto", "cpu"):
-            raise ValueError(f"device: the {holds} backend runs on the CPU, got {options.device!r}")
+        _check_device(holds, options)
         return _exported(folder, manifest, options)
     return _torch(name, options)
 
 
+def _check_device(backend: str, options: LoadOptions) -> None:
+    if options.device not in (None, "auto", "cpu"):
+        raise ValueError(f"device: the {backend} backend runs on the CPU, got {options.device!r}")
+
+
+def _native(name: str, options: LoadOptions) -> Parts:
+    """A checkpoint on our own engine, in int8 made for it in the cache."""
+    from prorank.backends.native.engine import NativeBackend, check_engine
+    from prorank.model.int8_cache import int8_of
+    from prorank.prompt.derive import resolve_template
+    from prorank.prompt.tokenizer import FastTokenizer
+
+    if options.dtype not in (None, "auto"):
+        raise ValueError(f"dtype: the native backend computes in int8, got {options.dtype!r}; --backend torch has it")
+    _check_device("native", options)
+    check_engine()
+    adapter = os.fspath(options.adapter) if options.adapter is not None else None
+    base_name, adapters, manifest = stack_of(name, adapter)
+    if manifest is None:
+        raise UnsupportedError(f"native runs rerankers, not the bare base {name}, whose prompt PyTorch derives")
+    made = int8_of(name, base_name, adapters, manifest.label_ids, local_files_only=options.local_files_only)
+    tokenizer = FastTokenizer(made.folder)
+    encoder = _encoder(
+        tokenizer, resolve_template(_template(options, manifest), tokenizer), options, manifest, made.positions
+    )
+    if encoder.label_ids != tuple(manifest.label_ids):
+        raise UnsupportedError(
+            f"template {encoder.template.name!r}: its label words are not those of {name}; native has no others"
+        )
+    backend: Any = NativeBackend(made.folder, encoder.label_ids, threads=options.threads)
+    backend.weights_bytes = made.bytes
+    weights = combined(made.base_sha256, *manifest.weights.values())
+    cascade = Cascade.load(checkpoint_folder(name)) if adapter is None else None
+    return Parts(backend, encoder, manifest, weights, backend.batch_tokens, cascade)
+
+
 def _torch(name: str, options: LoadOptions) -> Parts:
-    import torch
+    require("transformers", extra="torch")
+    torch = require("torch", extra="torch")
 
     from prorank.backends.torch import TorchBackend, pick_device, pick_dtype
     from prorank.prompt.derive import resolve_template

@@ -21,7 +21,7 @@ from prorank.backends.graph import INPUTS, Array, GraphBackend
 from prorank.backends.mapped import give_back, map_tensors
 from prorank.backends.native.compiler import compiled, processor_features
 
-__all__ = ["FORMAT", "PARTS", "WEIGHTS", "NativeBackend"]
+__all__ = ["FORMAT", "PARTS", "WEIGHTS", "NativeBackend", "check_engine"]
 
 WEIGHTS = "native.safetensors"
 FORMAT = "1"
@@ -169,6 +169,15 @@ class NativeBackend(GraphBackend):
             self._library.prorank_run(model, ctypes.byref(batch), ctypes.c_void_p(start))
         finally:
             self._spaces.put(space)
+
+
+def check_engine() -> None:
+    """Whether the engine runs here.
+
+    Raises:
+        ImportError: it does not; says why.
+    """
+    _library(processor_features())
 
 
 def _address(array: npt.NDArray[Any] | None) -> int | None:
