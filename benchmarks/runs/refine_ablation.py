@@ -28,7 +28,7 @@ from benchmarks.tables.writer import Record, made, table
 from prorank.cli.train import BLOCK_KEYS
 
 if TYPE_CHECKING:
-    from prorank.evaluate.evaluation import Evaluation
+    from prorank.evaluate.results import Evaluation
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPE = REPO / "recipes" / "train" / "prorank-smollm2-135m.toml"
@@ -144,7 +144,8 @@ def tested(name: str, models: Mapping[str, str], args: argparse.Namespace) -> Ev
     """All variants on one collection."""
     from prorank.cli.evaluate import progress
     from prorank.data import first_stage, load_collection
-    from prorank.evaluate.evaluation import Options, Peer, evaluate
+    from prorank.evaluate.evaluation import Peer, evaluate
+    from prorank.evaluate.results import Options
     from prorank.evaluate.systems import RerankerSystem
     from prorank.reranker import Reranker
 

@@ -32,7 +32,8 @@ from benchmarks.tables.writer import Record, records, table
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
-    from prorank.evaluate.evaluation import Evaluation, Peer
+    from prorank.evaluate.evaluation import Peer
+    from prorank.evaluate.results import Evaluation
     from prorank.evaluate.systems import System
     from prorank.types import Run
 
@@ -168,7 +169,8 @@ def measured(name: str, settings: Mapping[str, Any], args: argparse.Namespace) -
     """All systems on one collection, by what `prorank evaluate` does."""
     from prorank.cli.evaluate import progress
     from prorank.data import first_stage, load_collection
-    from prorank.evaluate.evaluation import Options, evaluate
+    from prorank.evaluate.evaluation import evaluate
+    from prorank.evaluate.results import Options
 
     split, spec, min_relevance = COLLECTIONS[name]
     queries = settings["queries"]

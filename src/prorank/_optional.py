@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 
-__all__ = ["require"]
+__all__ = ["check", "require", "said_plainly"]
+
+_TORCH = ("torch", "transformers", "peft", "gguf", "jinja2")
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -19,4 +22,26 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise ImportError(f"{module} is not installed; it comes with: pip install 'prorank[{extra}]'") from None
+        raise ImportError(_missing(module, extra)) from None
+
+
+def check(*modules: str, extra: str) -> None:
+    """Say now, before anything else is done, which extra a module that will be needed comes with.
+
+    Raises:
+        ImportError: one is not installed, as :func:`require` says it.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            raise ImportError(_missing(module, extra))
+
+
+def said_plainly(error: ImportError) -> str:
+    """The message of an ImportError; where a module of the extra ``torch`` is missing, with the command that installs
+    it."""
+    module = (error.name or "").partition(".")[0]
+    return _missing(module, "torch") if module in _TORCH and isinstance(error, ModuleNotFoundError) else str(error)
+
+
+def _missing(module: str, extra: str) -> str:
+    return f"{module} is not installed; it comes with: pip install 'prorank[{extra}]'"

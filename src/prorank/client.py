@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import index
 from typing import Any
 
 from prorank._optional import require
-from prorank.types import Document, RankResult, as_documents
+from prorank.types import Document, DocumentLike, RankResult, as_documents
 
 __all__ = ["AsyncClient", "Client", "ServerError"]
 
@@ -56,6 +57,7 @@ class _Base:
         if retries < 0:
             raise ValueError(f"retries must be 0 or more, got {retries}")
         self._httpx = require("httpx", extra="client")
+        self._no_connection = (self._httpx.ConnectError, self._httpx.ConnectTimeout)
         self._model = model
         self._retries = retries
         self._backoff = backoff
@@ -63,8 +65,15 @@ class _Base:
         self._options = {"base_url": url.rstrip("/"), "headers": headers, "timeout": timeout}
 
     def _rank_body(
-        self, query: str, documents: Sequence[Any], top_k: int | None, instruction: str | None, model: str | None
+        self,
+        query: str,
+        documents: Iterable[DocumentLike],
+        top_k: int | None,
+        instruction: str | None,
+        model: str | None,
     ) -> tuple[dict[str, Any], list[Document]]:
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
         parsed = as_documents(documents)
         body = {
             "query": query,
@@ -72,12 +81,18 @@ class _Base:
             "return_documents": False,
             "return_margins": True,
         }
-        optional = {"top_n": top_k, "instruction": instruction, "model": model or self._model}
+        count = None if top_k is None else index(top_k)  # numpy's integers are none that JSON knows
+        optional = {"top_n": count, "instruction": instruction, "model": model or self._model}
         return body | {name: value for name, value in optional.items() if value is not None}, parsed
 
     def _score_body(
-        self, pairs: Sequence[tuple[str, str]], instruction: str | None, model: str | None
+        self, pairs: Iterable[tuple[str, str]], instruction: str | None, model: str | None
     ) -> dict[str, Any]:
+        pairs = list(pairs)
+        for place, pair in enumerate(pairs):
+            if isinstance(pair, str) or len(pair) != 2:
+                got = "one string" if isinstance(pair, str) else f"{len(pair)} items"
+                raise ValueError(f"pair {place} must be (query, document), got {got}")
         body: dict[str, Any] = {
             "text_1": [query for query, _ in pairs],
             "text_2": [document for _, document in pairs],
@@ -96,7 +111,7 @@ class _Base:
         if planned is None or response.status_code not in (429, 503):
             return None
         asked = response.headers.get("retry-after", "")
-        return max(planned, min(float(asked), _LONGEST_PAUSE)) if asked.isdigit() else planned
+        return max(planned, min(float(asked), _LONGEST_PAUSE)) if asked.isdecimal() else planned
 
     def _unreachable(self, error: Exception) -> ServerError:
         return ServerError(f"no answer from {self._options['base_url']}: {type(error).__name__}: {error}")
@@ -125,7 +140,7 @@ class Client(_Base):
     def rank(
         self,
         query: str,
-        documents: Sequence[str | Document | Mapping[str, Any]],
+        documents: Iterable[DocumentLike],
         *,
         top_k: int | None = None,
         instruction: str | None = None,
@@ -135,18 +150,25 @@ class Client(_Base):
         """The documents from most to least relevant, as :meth:`prorank.Reranker.rank` gives them.
 
         Raises:
+            ValueError: ``top_k`` below 1, or a document without text.
             ServerError: the server refused, failed, or was not reached.
         """
-        if not documents:
-            return []
         body, parsed = self._rank_body(query, documents, top_k, instruction, model)
+        if not parsed:
+            return []
         return _results(self._call("POST", "/v1/rerank", body), parsed, return_documents)
 
     def score(
-        self, pairs: Sequence[tuple[str, str]], *, instruction: str | None = None, model: str | None = None
+        self, pairs: Iterable[tuple[str, str]], *, instruction: str | None = None, model: str | None = None
     ) -> list[float]:
-        """Margins of (query, document) pairs, in input order."""
-        return _scores(self._call("POST", "/v1/score", self._score_body(pairs, instruction, model))) if pairs else []
+        """Margins of (query, document) pairs, in input order.
+
+        Raises:
+            ValueError: a pair is none.
+            ServerError: the server refused, failed, or was not reached.
+        """
+        body = self._score_body(pairs, instruction, model)
+        return _scores(self._call("POST", "/v1/score", body)) if body["text_1"] else []
 
     def models(self) -> list[dict[str, Any]]:
         """The server's models, the default one marked."""
@@ -175,7 +197,7 @@ class Client(_Base):
             planned = next(pauses, None)
             try:
                 response = self._http.request(method, path, json=body)
-            except self._httpx.ConnectError as error:
+            except self._no_connection as error:
                 if planned is None:
                     raise self._unreachable(error) from error
                 time.sleep(planned)
@@ -198,7 +220,7 @@ class AsyncClient(_Base):
     async def rank(
         self,
         query: str,
-        documents: Sequence[str | Document | Mapping[str, Any]],
+        documents: Iterable[DocumentLike],
         *,
         top_k: int | None = None,
         instruction: str | None = None,
@@ -206,17 +228,17 @@ class AsyncClient(_Base):
         model: str | None = None,
     ) -> list[RankResult]:
         """See :meth:`Client.rank`."""
-        if not documents:
-            return []
         body, parsed = self._rank_body(query, documents, top_k, instruction, model)
+        if not parsed:
+            return []
         return _results(await self._call("POST", "/v1/rerank", body), parsed, return_documents)
 
     async def score(
-        self, pairs: Sequence[tuple[str, str]], *, instruction: str | None = None, model: str | None = None
+        self, pairs: Iterable[tuple[str, str]], *, instruction: str | None = None, model: str | None = None
     ) -> list[float]:
         """See :meth:`Client.score`."""
         body = self._score_body(pairs, instruction, model)
-        return _scores(await self._call("POST", "/v1/score", body)) if pairs else []
+        return _scores(await self._call("POST", "/v1/score", body)) if body["text_1"] else []
 
     async def models(self) -> list[dict[str, Any]]:
         """See :meth:`Client.models`."""
@@ -245,7 +267,7 @@ class AsyncClient(_Base):
             planned = next(pauses, None)
             try:
                 response = await self._http.request(method, path, json=body)
-            except self._httpx.ConnectError as error:
+            except self._no_connection as error:
                 if planned is None:
                     raise self._unreachable(error) from error
                 await asyncio.sleep(planned)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,11 +108,13 @@ class Reranker:
                 default: the built-in reranker.
             adapter: a peft LoRA folder to merge on top.
             template: a preset's name, a template JSON file or a template; default: the checkpoint's own, else ours.
-            backend: ``auto`` to choose by what the folder holds; ``torch``, ``native``, ``openvino``, ``onnx`` or
+            backend: ``auto``: our own engine for the built-in rerankers, where the processor can and no other setting
+                asks for PyTorch, else by what the folder holds; ``torch``, ``native``, ``openvino``, ``onnx`` or
                 ``llamacpp`` to insist; ``remote:MODEL@URL`` for an OpenAI-compatible server that runs the same weights
                 (``model`` then gives tokenizer and template only).
-            device: ``cpu``, ``cuda``, ``mps``; default: the best there is.
-            dtype: ``float32``, ``bfloat16``, ``float16``; default: bfloat16 where the hardware multiplies it.
+            device: ``cpu``, ``cuda``, ``mps``; default: the best there is. Others than ``cpu`` are PyTorch's.
+            dtype: ``float32``, ``bfloat16``, ``float16``, in PyTorch; default there: bfloat16 where the hardware
+                multiplies it.
             max_length: tokens of a whole prompt; default: the checkpoint's, else 512.
             query_max_length: tokens of the query; default: the checkpoint's, else a share of ``max_length``.
             long_documents: ``truncate``, ``excerpt`` to keep the beginning and the sentences that share the query's
@@ -166,8 +169,8 @@ class Reranker:
         """The documents from most to least relevant; equal margins keep their input order.
 
         Args:
-            documents: texts, mappings or :class:`Document`, as a list, a column of pandas or an Arrow array or table;
-                all of them are scored.
+            documents: texts, mappings or :class:`Document`, as a list, a column, or a whole pandas or polars frame
+                or Arrow table with a column ``text`` (and ``title``, ``id``); all of them are scored.
             top_k: how many results to return; default: all.
             instruction: what relevance means here; default: the template's.
             return_documents: whether results carry the text.
@@ -218,8 +221,9 @@ class Reranker:
         """Margins of (query, document) pairs, ``(n,)`` float32, in input order."""
         by_query: dict[str, list[int]] = {}
         for i, pair in enumerate(pairs):
-            if len(pair) != 2:
-                raise ValueError(f"pair {i} must be (query, document), got {len(pair)} items")
+            if isinstance(pair, str) or len(pair) != 2:
+                got = "one string" if isinstance(pair, str) else f"{len(pair)} items"
+                raise ValueError(f"pair {i} must be (query, document), got {got}")
             by_query.setdefault(pair[0], []).append(i)
         encoded = [self.encode(query, [pairs[i][1] for i in places], instruction) for query, places in by_query.items()]
         with progress_bar("scoring", len(pairs), shown=progress) as on_scored:
@@ -286,9 +290,15 @@ class Reranker:
             )  # fmt: skip
         return margins
 
-    def encode(self, query: str, documents: Sequence[str], instruction: str | None = None) -> Encoded:
-        """Token ids of one query's prompts; thread-safe, and apart from scoring so that callers may overlap both."""
-        return self.encoder.encode(query, documents, instruction)
+    def encode(
+        self, query: str, documents: Sequence[str], instruction: str | None = None, *, keep_end: bool = False
+    ) -> Encoded:
+        """Token ids of one query's prompts; thread-safe, and apart from scoring so that callers may overlap both.
+
+        Args:
+            keep_end: documents that are cut lose their beginning (see :meth:`PromptEncoder.encode`).
+        """
+        return self.encoder.encode(query, documents, instruction, keep_end=keep_end)
 
     def score_groups(
         self,
@@ -349,12 +359,23 @@ class Reranker:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write a checkpoint that prorank, sentence-transformers' ``CrossEncoder`` and transformers load.
 
+        ``CrossEncoder`` gives the same margins for texts that fit. It knows neither ``excerpt`` nor ``max_window`` (a
+        warning says so), cuts long prompts at their end, and takes a special token in a text for one.
+
         Raises:
             ValueError: the backend holds no transformers model.
         """
         model = getattr(self.backend, "model", None)
         if model is None:
-            raise ValueError(f"backend {self.backend.name} holds no transformers model to save")
+            raise ValueError(
+                f"backend {self.backend.name} holds no transformers model to save; load with backend 'torch'"
+            )
+        if self.encoder.long_documents != "truncate":
+            warnings.warn(
+                f"CrossEncoder cuts long documents where long_documents={self.encoder.long_documents!r} reads more of "
+                "them: their scores there differ from prorank's",
+                stacklevel=2,
+            )
         return save_checkpoint(Path(folder), model, self.encoder.tokenizer, self.current_manifest())
 
     def current_manifest(self) -> Manifest:

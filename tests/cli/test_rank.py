@@ -91,6 +91,47 @@ def test_trec_in_and_out(rank: Any, tmp_path: Path) -> None:
     assert all(len(row) == 6 for row in rows)
 
 
+def test_trec_output_is_what_our_reader_reads(rank: Any, tmp_path: Path) -> None:
+    from prorank.data import read_run
+
+    words = ["--query", "germs", "--query-id", "q7", "--documents", str(write(tmp_path, ".csv"))]
+    code, out, _ = rank(*words, "--format", "trec", "--tag", "my run")
+    _, rows, _ = rank(*words, "--format", "jsonl")
+    (tmp_path / "out.trec").write_text(out)
+    margins = {row["doc_id"]: row["margin"] for row in map(json.loads, rows.splitlines())}
+    run = read_run(tmp_path / "out.trec")
+    assert code == 0
+    assert list(run) == ["q7"]
+    assert list(run["q7"]) == list(margins)
+    assert run["q7"] == pytest.approx(margins, abs=1e-6)
+    assert {line.split()[5] for line in out.splitlines()} == {"my-run"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "message"),
+    [
+        (
+            '{"_id": "a", "text": "x"}\n{"_id": "my file#1", "text": "y"}',
+            [],
+            "d.jsonl:2: TREC files cannot carry an id",
+        ),
+        ('{"_id": "", "text": "x"}', [], "d.jsonl:1: TREC files cannot carry an empty id"),
+        ('{"_id": "a", "text": "x"}\n{"_id": "a", "text": "x"}', [], "d.jsonl:2: the id 'a' comes a second time"),
+        ('{"_id": "a", "text": "x"}', ["--query-id", "q 1"], "--query-id: TREC files cannot carry an id with white"),
+        ('{"_id": "a", "text": "x"}', ["--query-id", ""], "--query-id: TREC files cannot carry an empty id"),
+    ],
+)
+def test_trec_output_that_nobody_could_read_is_refused(
+    rank: Any, tmp_path: Path, content: str, words: list[str], message: str
+) -> None:
+    (tmp_path / "d.jsonl").write_text(content)
+    code, out, err = rank("--query", "q", "--documents", str(tmp_path / "d.jsonl"), "--format", "trec", *words)
+    assert (code, out) == (2, "")
+    assert message in err
+    code, out, err = rank("--query", "q", "--documents", str(tmp_path / "d.jsonl"), "--format", "jsonl", *words)
+    assert (code, err) == (0, "")  # only a run has these limits
+
+
 def test_table_cleans_control_characters(rank: Any, tmp_path: Path) -> None:
     file = tmp_path / "p.jsonl"
     file.write_text(json.dumps({"_id": "[red]x", "text": "\x1b[31mred [bold]text"}))

@@ -30,13 +30,8 @@ class WordEncoder:
     max_length = 64
     template = Template()
 
-    def tokenizer(self, text: str, **_: Any) -> dict[str, list[tuple[int, int]]]:
-        offsets, start = [], 0
-        for word in text.split():
-            start = text.index(word, start)
-            offsets.append((start, start + len(word)))
-            start += len(word)
-        return {"offset_mapping": offsets}
+    def beginning(self, text: str, limit: int) -> str:
+        return " ".join(text.split()[:limit])
 
 
 def ids(text: str) -> list[int]:
@@ -61,7 +56,9 @@ class StandIn:
         self.queries: list[list[tuple[int, ...]]] = []
         """Per call the prefixes of its slices."""
 
-    def encode(self, query: str, documents: Sequence[str], instruction: str | None = None) -> Encoded:
+    def encode(
+        self, query: str, documents: Sequence[str], instruction: str | None = None, *, keep_end: bool = False
+    ) -> Encoded:
         head = ids(instruction or self.encoder.template.default_instruction)
         prefix = [*head, 1, *ids(query)[:16], 2]
         room = self.encoder.max_length - len(prefix)
@@ -69,7 +66,7 @@ class StandIn:
         for text in documents:
             words = ids(text)
             truncated += len(words) > room
-            own.append([*words[:room], 3])
+            own.append([*(words[-room:] if keep_end else words[:room]), 3])
         return Encoded(EncodedGroup(prefix, own, len(head)), tuple(range(len(own))), truncated, len(own))
 
     def score_groups(self, encoded: Sequence[Encoded], *, batch_tokens: int | None = None) -> list[np.ndarray]:
@@ -82,9 +79,11 @@ class StandIn:
             time.sleep(self.seconds_per_token * sum(len(own) for one in encoded for own in one.group.own_ids))
         return score_groups(self.backend, [one.group for one in encoded], batch_tokens=batch_tokens or 4096)
 
-    def margins(self, query: str, documents: Sequence[str], instruction: str | None = None) -> np.ndarray:
+    def margins(
+        self, query: str, documents: Sequence[str], instruction: str | None = None, *, keep_end: bool = False
+    ) -> np.ndarray:
         """What the library would answer for these documents alone."""
-        group = self.encode(query, documents, instruction).group
+        group = self.encode(query, documents, instruction, keep_end=keep_end).group
         return score_groups(FakeBackend(), [group])[0]
 
     def order(self, query: str, documents: Sequence[str], instruction: str | None = None) -> list[int]:

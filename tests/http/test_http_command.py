@@ -32,7 +32,7 @@ def test_flags_become_configuration(tmp_path: Path) -> None:
     keys.write_text("# the team's\nfirst-secret-key\n\nsecond-secret-key\n")
     args = parsed(
         "--api-key-file", str(keys), "--max-documents", "7", "--request-timeout", "2.5", "--alias", "rerank-v3.5=a",
-        "--max-model-memory", "1.5", "--instruction", "be strict", "--no-strict-models",
+        "--max-model-memory", "1.5", "--instruction", "be strict", "--no-strict-models", "--auto-truncate",
     )  # fmt: skip
     assert _config(args) == ServeConfig(
         api_keys=("first-secret-key", "second-secret-key"),
@@ -42,6 +42,7 @@ def test_flags_become_configuration(tmp_path: Path) -> None:
         max_model_bytes=3 * 2**29,
         instruction="be strict",
         strict_models=False,
+        auto_truncate=True,
     )
     assert _config(parsed()) == ServeConfig()
 

@@ -49,6 +49,46 @@ def test_v1_rank_fields_choose_what_is_read(http: TestClient, reranker: StandIn)
     assert {row["index"]: row["relevance_score"] for row in answer["results"]} == dict(enumerate(map(float, margins)))
 
 
+def test_v1_objects_need_no_text_where_rank_fields_name_others(http: TestClient, reranker: StandIn) -> None:
+    documents = [{"title": "Bread", "body": "needs flour"}, {"body": "trains it", "year": 2021, "n": None}, "plain"]
+    body = {"query": QUERY, "documents": documents, "rank_fields": ["body", "year", "title", "n"], "raw_scores": True}
+    answer = ok(http.post("/v1/rerank", json=body))
+    margins = reranker.margins(QUERY, ["body: needs flour\ntitle: Bread", "body: trains it\nyear: 2021", "plain"])
+    assert scores_of(answer) == dict(enumerate(map(float, margins)))
+    given = {row["index"]: row["document"] for row in answer["results"]}
+    assert given == {0: documents[0], 1: documents[1], 2: {"text": "plain"}}
+
+
+def test_a_text_that_is_missing_names_both_ways_out(http: TestClient) -> None:
+    said = http.post("/v1/rerank", json={"query": "q", "documents": [{"title": "t"}]}).json()["detail"]
+    assert said == "documents.0: expected a string under text; or name the fields to read in rank_fields"
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "values"),
+    [
+        ("/v1/rerank", "top_n", (0, 0.0, None, 99)),
+        ("/rerank", "top_n", (0, None, 99)),
+        ("/infinity/rerank", "top_n", (0, -1, -7.0, None, 99)),
+        ("/v2/rerank", "top_n", (None, 99)),
+        ("/voyage/v1/rerank", "top_k", (None, 99)),
+    ],
+)
+def test_all_documents_by_each_services_word_for_it(
+    http: TestClient, reranker: StandIn, path: str, name: str, values: tuple[float | None, ...]
+) -> None:
+    for value in values:
+        answer = ok(http.post(path, json={"query": QUERY, "documents": DOCUMENTS, name: value}))
+        assert list(scores_of(answer)) == reranker.order(QUERY, DOCUMENTS), value
+
+
+@pytest.mark.parametrize(("path", "name"), [("/v2/rerank", "top_n"), ("/voyage/v1/rerank", "top_k")])
+def test_none_at_all_stays_refused_at_cohere_and_voyage(http: TestClient, path: str, name: str) -> None:
+    response = http.post(path, json={"query": QUERY, "documents": DOCUMENTS, name: 0})
+    assert response.status_code == 400
+    assert name in response.text
+
+
 def test_v1_without_documents_back(http: TestClient) -> None:
     answer = ok(http.post("/v1/rerank", json={"query": "q", "documents": ["a"], "return_documents": False}))
     assert "document" not in answer["results"][0]
@@ -115,8 +155,35 @@ def test_tei_refuses_long_texts_unless_told_to_cut(http: TestClient) -> None:
     refused = http.post("/rerank", json={"query": "q", "texts": ["short", long]})
     assert refused.status_code == 413
     assert refused.json()["error_type"] == "Validation"
-    assert "64 tokens" in refused.json()["error"]
+    assert refused.json()["error"].startswith("1 text does not fit into 64 tokens")
+    two = http.post("/rerank", json={"query": "q", "texts": [long, "short", long]})
+    assert two.json()["error"].startswith("2 texts do not fit into 64 tokens")
     assert len(ok(http.post("/rerank", json={"query": "q", "texts": ["short", long], "truncate": True}))) == 2
+
+
+def test_tei_cuts_by_itself_where_the_server_is_set_to(serve: Any, reranker: StandIn) -> None:
+    http = serve(reranker, auto_truncate=True)
+    body = {"query": "q", "texts": ["short", "word " * 500]}
+    assert len(ok(http.post("/rerank", json=body))) == 2
+    assert len(ok(http.post("/rerank", json=body | {"truncate": None}))) == 2
+    assert http.post("/rerank", json=body | {"truncate": False}).status_code == 413
+    documents = {"query": "q", "documents": body["texts"], "truncation": False}
+    assert http.post("/voyage/v1/rerank", json=documents).status_code == 400, "only TEI's default changes"
+
+
+@pytest.mark.parametrize(("direction", "keep_end"), [("Left", True), ("left", True), ("Right", False), (None, False)])
+def test_tei_says_which_end_is_cut(http: TestClient, reranker: StandIn, direction: str | None, keep_end: bool) -> None:
+    texts = ["short", " ".join(f"word{n}" for n in range(500))]
+    body = {"query": "q", "texts": texts, "truncate": True, "truncation_direction": direction, "raw_scores": True}
+    margins = reranker.margins("q", texts, keep_end=keep_end)
+    assert scores_of(ok(http.post("/rerank", json=body))) == dict(enumerate(map(float, margins)))
+    assert margins[1] != reranker.margins("q", texts, keep_end=not keep_end)[1]
+
+
+def test_tei_refuses_a_direction_that_is_none(http: TestClient) -> None:
+    response = http.post("/rerank", json={"query": "q", "texts": ["a"], "truncation_direction": "Middle"})
+    assert response.status_code == 422
+    assert response.json()["error"].startswith("truncation_direction: ")
 
 
 def test_voyage_truncation_can_be_forbidden(http: TestClient) -> None:
@@ -216,7 +283,13 @@ def test_bad_bodies_get_the_formats_own_error(http: TestClient, path: str, body:
         ({"documents": "text"}, "documents"),
         ({"documents": [1]}, "documents.0"),
         ({"documents": ["a", {"title": "no text"}]}, "documents.1"),
-        ({"top_n": 0}, "top_n"),
+        ({"documents": ["a", {"text": 5}]}, "documents.1"),
+        ({"documents": ["a", {"text": "b", "title": 5}], "rank_fields": ["body"]}, "documents.1"),
+        ({"documents": ["a", {"title": "t"}], "rank_fields": ["title", "text"]}, "documents.1"),
+        ({"documents": ["a", {"title": None}], "rank_fields": ["title"]}, "documents.1"),
+        ({"documents": ["a", {"title": ["t"]}], "rank_fields": ["title"]}, "documents.1"),
+        ({"documents": ["a", {"title": True}], "rank_fields": ["title"]}, "documents.1"),
+        ({"top_n": -1}, "top_n"),
         ({"top_n": True}, "top_n"),
         ({"top_n": 1.5}, "top_n"),
         ({"top_n": "3"}, "top_n"),

@@ -52,6 +52,17 @@ def test_cohere_v1(server: Any, reranker: StandIn) -> None:
     assert answer.results[0].document.text == DOCUMENTS[answer.results[0].index]
 
 
+def test_cohere_v1_with_rank_fields(server: Any, reranker: StandIn) -> None:
+    cohere = pytest.importorskip("cohere", reason="cohere is part of the group 'clients'")
+    documents = [{"title": f"No. {place}", "body": text} for place, text in enumerate(DOCUMENTS)]
+    client = cohere.Client(api_key=KEY, base_url=server.url)
+    answer = client.rerank(query=QUERY, documents=documents, rank_fields=["title", "body"], return_documents=True)
+    texts = [f"title: No. {place}\nbody: {text}" for place, text in enumerate(DOCUMENTS)]
+    assert [row.index for row in answer.results] == reranker.order(QUERY, texts)
+    without = client.rerank(query=QUERY, documents=documents, rank_fields=["title", "body"], top_n=2)
+    assert [row.index for row in without.results] == reranker.order(QUERY, texts)[:2]
+
+
 async def test_cohere_async(server: Any, reranker: StandIn) -> None:
     cohere = pytest.importorskip("cohere", reason="cohere is part of the group 'clients'")
     client = cohere.AsyncClientV2(api_key=KEY, base_url=server.url)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from standin import StandIn
 
@@ -104,6 +105,98 @@ def test_other_errors_are_not_asked_again(status: int) -> None:
     with pytest.raises(ServerError, match=str(status)):
         client.rank("q", ["a"])
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ConnectTimeout])
+async def test_no_connection_is_tried_again(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("prorank.client.time.sleep", pauses.append)
+    monkeypatch.setattr("prorank.client.asyncio.sleep", pause)
+
+    def transport() -> httpx.MockTransport:
+        return httpx.MockTransport(failing(error, times=2))
+
+    client = Client("http://x", backoff=4.0)
+    client._http = httpx.Client(transport=transport(), base_url="http://x")
+    assert len(client.rank("q", ["a"])) == 1
+    async_client = AsyncClient("http://x", backoff=4.0)
+    async_client._http = httpx.AsyncClient(transport=transport(), base_url="http://x")
+    assert len(await async_client.rank("q", ["a"])) == 1
+    assert pauses == [pytest.approx(seconds, rel=0.26) for seconds in (4.0, 8.0) * 2]
+    few = Client("http://x", retries=1)
+    few._http = httpx.Client(transport=transport(), base_url="http://x")
+    with pytest.raises(ServerError, match=f"no answer from http://x: {error.__name__}"):
+        few.rank("q", ["a"])
+
+
+def failing(error: type[Exception], times: int) -> Callable[[httpx.Request], httpx.Response]:
+    calls: list[httpx.Request] = []
+    good = scripted([(200, {})], [])
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        if len(calls) <= times:
+            raise error("not today")
+        return good(request)
+
+    return handle
+
+
+@pytest.mark.parametrize("error", [httpx.ReadTimeout, httpx.ReadError])
+def test_what_may_have_been_scored_is_not_asked_again(error: type[Exception]) -> None:
+    client = Client("http://x")
+    client._http = httpx.Client(transport=httpx.MockTransport(failing(error, times=1)), base_url="http://x")
+    with pytest.raises(ServerError, match=error.__name__):
+        client.rank("q", ["a"])
+
+
+async def test_arrays_columns_and_iterators_as_in_the_library(live: Any, reranker: StandIn, fake_reranker: Any) -> None:
+    pandas = pytest.importorskip("pandas")
+    texts = ["cells remember", "a harmless piece", "bread"]
+    order = reranker.order(QUERY, texts)
+    given: list[Callable[[], Any]] = [
+        lambda: texts, lambda: tuple(texts), lambda: np.array(texts), lambda: np.array(texts, dtype=object),
+        lambda: pandas.Series(texts, index=[7, 8, 9]), lambda: iter(texts), lambda: (text for text in texts),
+    ]  # fmt: skip
+    nothing: list[Callable[[], Any]] = [
+        list, lambda: (), lambda: iter([]), lambda: np.array([]), lambda: pandas.Series([], dtype=object),
+    ]  # fmt: skip
+    pairs = [(QUERY, text) for text in texts]
+    as_pairs: list[Callable[[], Any]] = [lambda: pairs, lambda: np.array(pairs), lambda: iter(pairs)]
+    margins = [float(margin) for margin in reranker.margins(QUERY, texts)]
+    url = live(reranker).url
+    with Client(url) as client:
+        async with AsyncClient(url) as other:
+            for make in given:
+                for found in (client.rank(QUERY, make()), await other.rank(QUERY, make())):
+                    assert [result.index for result in found] == order
+                assert len(fake_reranker.rank(QUERY, make())) == 3, "the library takes it, too"
+            for make in nothing:
+                assert client.rank(QUERY, make()) == await other.rank(QUERY, make()) == []
+                assert fake_reranker.rank(QUERY, make()) == []
+            for make in as_pairs:
+                assert client.score(make()) == await other.score(make()) == margins
+            assert client.score(iter([])) == await other.score(np.zeros((0, 2))) == []
+            for count in (np.int64(1), np.uint8(1)):
+                assert [r.index for r in client.rank(QUERY, texts, top_k=count)] == order[:1]
+                assert [r.index for r in await other.rank(QUERY, texts, top_k=count)] == order[:1]
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_what_the_library_refuses_the_client_refuses(fake_reranker: Any, top_k: int) -> None:
+    for ranker in (Client("http://x"), fake_reranker):
+        with pytest.raises(ValueError, match=f"top_k must be at least 1, got {top_k}"):
+            ranker.rank("q", ["a"], top_k=top_k)
+        with pytest.raises(ValueError, match="pair 1 must be"):
+            ranker.score([("q", "d"), ("q", "d", "x")])
+        with pytest.raises(ValueError, match="pair 0 must be"):
+            ranker.score(["qd"])
+        with pytest.raises(ValueError, match="expected a list of documents"):
+            ranker.rank("q", "one text")
 
 
 def test_a_server_that_is_not_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,19 @@ def test_saved_folder_loads_as_cross_encoder(tiny_dirs: dict[str, Path], archite
     np.testing.assert_allclose(again.score(pairs), ours, atol=1e-5)
     theirs = cross.predict(pairs, batch_size=4)
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
+
+
+@pytest.mark.parametrize("long_documents", ["truncate", "excerpt", "max_window"])
+def test_saving_warns_where_cross_encoder_reads_other_parts(
+    tiny_llama_dir: Path, tmp_path: Path, long_documents: Any
+) -> None:
+    reranker = Reranker.from_pretrained(tiny_llama_dir, dtype="float32", long_documents=long_documents)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        reranker.save(tmp_path / "saved")
+    said = [str(one.message) for one in caught if "CrossEncoder" in str(one.message)]
+    assert len(said) == (long_documents != "truncate")
+    assert all(repr(long_documents) in text for text in said)
 
 
 def test_cross_encoder_truncates_as_we_do(tiny_llama_dir: Path, tmp_path: Path) -> None:

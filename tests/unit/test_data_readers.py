@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,7 +124,14 @@ def test_a_collection_without_judgments_keeps_all_queries(tmp_path):
         ("queries.jsonl", 2, '{"_id": "q1", "text": "x"}', "'q1' comes a second time"),
         ("qrels/test.tsv", 3, "q1\td2", "got 2 cells"),
         ("qrels/test.tsv", 3, "q1\td2\tyes", "must be an integer, got 'yes'"),
-        ("qrels/test.tsv", 3, "q9\td2\t1", "'q9' is not in queries.jsonl"),
+        ("qrels/test.tsv", 3, "q1\td2\t0.5", "must be an integer, got '0.5'"),
+        ("qrels/test.tsv", 1, "q1\td2", "got 2 cells"),
+        ("qrels/test.tsv", 1, "q1\td2\tnan", "must be an integer, got 'nan'"),
+        ("corpus.jsonl", 2, '{"_id": "d2", "text": NaN}', "'text' must be a string, got nan"),
+        ("corpus.jsonl", 2, '{"_id": "d2", "text": "a", "text": "b"}', "the key 'text' comes twice"),
+        ("corpus.jsonl", 2, '{"_id": "d2", "text": "a", "title": ["b"]}', "'title' must be a string or a number"),
+        ("corpus.jsonl", 2, '{"_id": true, "text": "a"}', "'_id' must be a string or a number, got bool"),
+        ("corpus.jsonl", 2, "[" * 100_000, "nested too deeply"),
         ("qrels/test.tsv", 3, "q1\td1\t1", "judged twice, differently"),
     ],
 )
@@ -164,6 +173,59 @@ def test_damaged_bytes_are_named(tmp_path):
     corpus.write_bytes(gzip.compress(b'{"_id": "d1", "text": "\xff"}'))
     with pytest.raises(ValueError, match=r"corpus.jsonl.gz:1: not UTF-8 \(byte 23 is 0xff\)"):
         load_collection(folder)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None, "query-id\tcorpus-id\tscore", "query_id\tcorpus_id\tscore", "qid\tcid\tscore",
+        "Query-ID\tCorpus-ID\tScore", '"query-id"\t"corpus-id"\t"score"',
+    ],
+)  # fmt: skip
+def test_judgments_as_beir_reads_them(tmp_path, header):
+    folder = write_small_beir(tmp_path / "small")
+    rows = ["q1\td1\t2.0", '"q1"\t"d2"\t0', '"q2"\td2\t"1"']
+    (folder / "qrels" / "test.tsv").write_text("\n".join([header, *rows] if header else rows))
+    assert load_collection(folder).qrels == SMALL.qrels
+
+
+def test_ids_with_tabs_and_quotes_survive_a_beir_folder(tmp_path):
+    odd = Collection(
+        "odd", {'"d"\t1': Document('"d"\t1', "x")}, {'"q': Query('"q', "y")}, {'"q': {'"d"\t1': 1}}, "test"
+    )
+    convert(odd, tmp_path / "odd", "beir")
+    assert load_collection(tmp_path / "odd").qrels == odd.qrels
+    lines = Collection("lines", {"a\nb": Document("a\nb", "x")}, {"q": Query("q", "y")}, {"q": {"a\nb": 1}}, "test")
+    with pytest.raises(ValueError, match="cannot carry an id with a line end"):
+        convert(lines, tmp_path / "lines", "beir")
+
+
+def test_a_missing_title_is_no_title(tmp_path):
+    folder = write_small_beir(tmp_path / "small")
+    (folder / "corpus.jsonl").write_text(
+        '{"_id": 1.0, "title": NaN, "text": "a"}\n{"_id": "2", "title": null, "text": "b"}\n{"_id": "3", "text": "c", '
+        '"title": 1984}\n'
+    )
+    documents = load_collection(folder).documents
+    assert list(documents.values()) == [Document("1", "a"), Document("2", "b"), Document("3", "c", "1984")]
+
+
+@pytest.mark.parametrize("form", ["beir", "trec"])
+def test_judgments_of_missing_queries_are_left_out_and_counted(tmp_path, caplog, form):
+    folder = tmp_path / "c"
+    convert(SMALL, folder, form)
+    path, sep = (folder / "qrels" / "test.tsv", "\t") if form == "beir" else (folder / "qrels.test.txt", " 0 ")
+    tail = "\t1" if form == "beir" else " 1"
+    lines = [f"q9{sep}d1{tail}", f"q9{sep}d2{tail}", f"q8{sep}d1{tail}"]
+    path.write_text(path.read_text() + "\n".join(lines))
+    same(load_collection(folder, "test"), SMALL)
+    source = "queries.jsonl" if form == "beir" else "topics.test.tsv"
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{path}: left out 3 judgments of 2 queries that are missing from {source}, first 'q9'"
+    ]
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=f"{path.name}: none of the 2 judged queries is in {source}, first 'q9'"):
+        load_collection(folder, "test")
 
 
 def test_nothing_known_lists_what_was_expected(tmp_path):
@@ -212,6 +274,9 @@ def test_topics_and_qrels_of_trec(tmp_path):
         read_topics(tmp_path / "t")
     (tmp_path / "q").write_text("301 0 d 2\n301 0 e -1\n")
     assert read_qrels(tmp_path / "q") == {"301": {"d": 2, "e": 0}}
+    (tmp_path / "q").write_text("301 0 d 2.0\n301 0 d 2\n301 0 d 1\n")
+    with pytest.raises(ValueError, match=r"q:3: query '301' and document 'd' are judged twice, differently"):
+        read_qrels(tmp_path / "q")
 
 
 def test_trec_flattens_tabs_and_line_ends(tmp_path):
@@ -240,3 +305,22 @@ def test_stats():
     assert (stats.documents, stats.queries, stats.judgments, stats.relevant) == (3, 2, 3, 2)
     assert stats.relevance_levels == (0, 1, 2)
     assert stats.empty_documents == 1
+
+
+def test_ir_datasets_judgments_follow_the_same_rules(monkeypatch, caplog):
+    judgments = [SimpleNamespace(query_id=q, doc_id="d1", relevance=1) for q in ("q1", "q9", "q1")]
+    dataset = SimpleNamespace(
+        has_docs=lambda: True,
+        has_queries=lambda: True,
+        has_qrels=lambda: True,
+        has_scoreddocs=lambda: False,
+        docs_iter=lambda: [SimpleNamespace(doc_id="d1", text="a", title=None)],
+        queries_iter=lambda: [SimpleNamespace(query_id="q1", text="q")],
+        qrels_iter=lambda: judgments,
+    )
+    monkeypatch.setitem(sys.modules, "ir_datasets", SimpleNamespace(load=lambda _: dataset))
+    assert load_collection("irds:x").qrels == {"q1": {"d1": 1}}
+    assert "left out 1 judgment of 1 query that is missing from its queries, first 'q9'" in caplog.text
+    judgments[2].relevance = 2
+    with pytest.raises(ValueError, match="data: x: query 'q1' and document 'd1' are judged twice, differently"):
+        load_collection("irds:x")

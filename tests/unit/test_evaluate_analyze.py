@@ -127,7 +127,7 @@ def test_query_auc_leaves_out_queries_of_one_kind():
 def test_calibration_by_hand():
     """Bin 0.1: given .15, seen 0 (2 pairs). Bin 0.9: given .95, seen .5 (2 pairs). ECE = .5*.15 + .5*.45."""
     bins = ex.reliability_bins([0.1, 0.2 - 1e-9, 0.9, 1.0], [False, False, True, False])
-    assert [(round(b.given, 3), b.observed, b.count) for b in bins] == [(0.15, 0.0, 2), (0.95, 0.5, 2)]
+    assert [(round(b.given, 3), b.observed, b.pairs) for b in bins] == [(0.15, 0.0, 2), (0.95, 0.5, 2)]
     assert ex.expected_calibration_error(bins) == pytest.approx(0.3)
     assert ex.expected_calibration_error([]) == 0.0
 

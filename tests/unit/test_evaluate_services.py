@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from prorank.evaluate.baselines import BASELINES, parse_baseline
-from prorank.evaluate.http import ServiceError
+from prorank.evaluate.http import ServiceError, _seconds
 from prorank.evaluate.llm import ListwiseSystem, PointwiseSystem, parse_permutation, window_starts
 from prorank.evaluate.services import FORMATS, RerankServiceSystem
 
-pytest.importorskip("httpx")
+httpx = pytest.importorskip("httpx")
 KEY = "sk-secret-12345"
 DOCUMENTS = ["about cats", "about dogs and more dogs", "dogs"]
 
@@ -114,6 +114,34 @@ def test_a_passing_refusal_is_retried_and_a_final_one_reported_without_the_key(s
         system.score("q", DOCUMENTS)
     assert KEY not in caplog.text
     assert KEY not in repr(caught.value)
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadTimeout])
+def test_broken_connections_are_tried_again(server, monkeypatch, error):
+    system = RerankServiceSystem("jina", "m", server.url, pause=0.001)
+    post, calls = system.service._client.post, []
+
+    def failing(*args, **options):
+        calls.append(args)
+        if len(calls) == 1:
+            raise error("not today")
+        return post(*args, **options)
+
+    monkeypatch.setattr(system.service._client, "post", failing)
+    assert system.score("q", DOCUMENTS).margins.tolist() == [0.0, 2.0, 1.0]
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"), [("2", 2.0), ("0.5", 0.5), ("nan", None), ("inf", None), ("Wed, 21 Oct", None), (None, None)]
+)
+def test_how_long_a_service_asks_to_wait(asked, seconds):
+    assert _seconds(asked) == seconds
+
+
+def test_an_address_without_a_scheme_is_refused_before_anything_is_sent():
+    with pytest.raises(ValueError, match="http://"):
+        RerankServiceSystem("jina", "m", "localhost:8080")
 
 
 def test_answers_out_of_format_are_errors(server):

@@ -41,6 +41,8 @@ def test_langchain(reranker: Reranker, wanted: list[tuple[int, float]]) -> None:
     assert [(d.metadata["n"], d.metadata["margin"]) for d in found] == wanted[:3]
     assert all(0 < d.metadata["relevance_score"] < 1 for d in found)
     assert all(set(d.metadata) == {"n"} for d in documents), "the caller's documents stay as they are"
+    again = compressor.compress_documents(found, QUERY)
+    assert [d.metadata for d in again] == [d.metadata for d in found], "scores in the metadata are not read"
     assert compressor.compress_documents([], QUERY) == []
     with pytest.raises(ValueError, match="top_k"):
         ProRankReranker(reranker=reranker, top_k=0).compress_documents(documents, QUERY)
@@ -76,6 +78,44 @@ def test_llamaindex(reranker: Reranker, wanted: list[tuple[int, float]]) -> None
     assert "api_key" not in ProRankRerank(reranker, url="http://localhost:1", api_key="secret").to_dict()
 
 
+def test_llamaindex_leaves_the_callers_nodes_alone(reranker: Reranker) -> None:
+    """Whatever is reranked again, and through however many rerankers, scores as at first."""
+    pytest.importorskip("llama_index.core")
+    from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
+
+    from prorank.integrations.llamaindex import ProRankRerank
+
+    nodes = [
+        TextNode(
+            text=text, id_=str(i), metadata={"title": f"T{i}", "secret": "x"}, excluded_embed_metadata_keys=["secret"]
+        )
+        for i, text in enumerate(TEXTS)
+    ]
+    nodes[1].metadata["retrieval_score"] = 7.5  # somebody's own: it is read as before, and kept
+    before = [node.model_dump() for node in nodes]
+    read = {node.node_id: node.get_content(MetadataMode.LLM) for node in nodes}
+    component = ProRankRerank(reranker, top_n=len(TEXTS))
+
+    def ranked(given: list[Any]) -> list[Any]:
+        return component.postprocess_nodes(given, query_str=QUERY)
+
+    def with_scores() -> list[Any]:
+        return [NodeWithScore(node=n, score=0.9 if i else None) for i, n in enumerate(nodes)]
+
+    first, second = ranked(with_scores()), ranked(with_scores())
+    in_a_row = ranked(ranked(with_scores()))
+    wanted = [(one.node.node_id, one.score) for one in first]
+    assert [(one.node.node_id, one.score) for one in second] == wanted
+    assert [(one.node.node_id, one.score) for one in in_a_row] == wanted
+    assert [node.model_dump() for node in nodes] == before
+    for one in (*first, *in_a_row):
+        place = int(one.node.node_id)
+        assert one.node.get_content(MetadataMode.LLM) == read[one.node.node_id]
+        kept = one.node.metadata.get("retrieval_score")
+        assert place == 0 or kept == {1: 7.5}.get(place, 0.9), "the first stage's, after two rerankers too"
+    assert "retrieval_score" not in next(one.node for one in first if one.node.node_id == "0").metadata
+
+
 def test_haystack(reranker: Reranker, wanted: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("haystack")
     monkeypatch.setenv("HAYSTACK_TELEMETRY_ENABLED", "False")
@@ -92,6 +132,14 @@ def test_haystack(reranker: Reranker, wanted: list[tuple[int, float]], monkeypat
     titled = ProRankRanker(reranker=reranker, meta_fields_to_embed=["title"]).run(query=QUERY, documents=documents)
     expected = reranker.rank(QUERY, [f"T\n{text}" for text in TEXTS])
     assert [d.meta["n"] for d in titled["documents"]] == [result.index for result in expected]
+    before = [document.to_dict() for document in documents]
+    twice = ProRankRanker(reranker=reranker, top_k=4, meta_fields_to_embed=["title", "score", "n"])
+    first = twice.run(query=QUERY, documents=documents)["documents"]
+    again = twice.run(query=QUERY, documents=first)["documents"]
+    assert [(d.meta["n"], d.score) for d in again] == [(d.meta["n"], d.score) for d in first]
+    assert [document.to_dict() for document in documents] == before, "the caller's documents stay as they are"
+    with pytest.raises(ValueError, match="top_k"):
+        ranker.run(query=QUERY, documents=documents, top_k=0)
     pipeline = Pipeline()
     pipeline.add_component("ranker", ProRankRanker(model="some-model", top_k=3, instruction="Recent ones."))
     again = Pipeline.loads(pipeline.dumps(), allowed_modules=["prorank.integrations.haystack"]).get_component("ranker")

@@ -195,3 +195,10 @@ def test_pseudo_queries_are_taken_out_of_their_documents():
     assert first.documents["1"].content == "Title one And the rest."
     with pytest.raises(ValueError, match="title"):
         pseudo_queries(Collection("bare", {"2": documents["2"]}, {}), "title")
+
+
+def test_the_first_sentence_of_a_script_without_spaces_is_a_pseudo_query():
+    bare = Collection("bare", {"1": Document("1", "疫苗训练人体的免疫系统。糖是甜的。盐是咸的。")}, {})
+    first = pseudo_queries(bare, "first-sentence")
+    assert first.queries["pseudo-1"].text == "疫苗训练人体的免疫系统。"
+    assert first.documents["1"].text == "糖是甜的。盐是咸的。"

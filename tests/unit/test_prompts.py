@@ -102,6 +102,25 @@ def test_a_megabyte_is_cut_as_its_beginning(tokenizer: Any) -> None:
     assert whole(encoder, "q", text) == whole(encoder, "q", text[:20_000])
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("long_documents", ["truncate", "excerpt"])
+def test_the_end_is_kept_where_it_is_asked_for(tokenizer: Any, preset: str, long_documents: Any) -> None:
+    """A long document's rows: what the template says before it, then its last tokens, then the suffix, to the brim."""
+    encoder = PromptEncoder(tokenizer, PRESETS[preset], max_length=300, long_documents=long_documents)
+    numbers = " ".join(f"number{n}" for n in range(400))
+    short, long = encoder.encode("q", ["short", numbers], keep_end=True).group.own_ids
+    assert short == encoder.encode("q", ["short"]).group.own_ids[0]
+    prefix = encoder.encode("q", ["short"]).group.prefix_ids
+    assert len(prefix) + len(long) == 300
+    text = tokenizer.decode(long[: len(long) - len(encoder.suffix_ids)])
+    head = next(piece.text for piece in PRESETS[preset].pieces if "{document}" in piece.text).partition("{document}")[0]
+    assert text.startswith(head)
+    assert numbers.endswith(text[len(head) :])
+    assert encoder.encode("q", ["short", numbers], keep_end=True).truncated == 1
+    windows = encoder.with_long_documents("max_window")
+    assert windows.encode("q", [numbers], keep_end=True) == windows.encode("q", [numbers]), "nothing is cut there"
+
+
 def test_windows_cover_the_whole_document(tokenizer: Any) -> None:
     encoder = PromptEncoder(tokenizer, PRESETS["prorank"], max_length=100, long_documents="max_window")
     words = [f"w{i}" for i in range(200)]

@@ -16,7 +16,7 @@ from prorank.backends.remote import KEY_VARIABLE, RemoteBackend, RemoteError
 from prorank.scoring import Backend, margins_of, score_groups
 from prorank.types import EncodedGroup
 
-pytest.importorskip("httpx", reason="httpx is not installed: pip install 'prorank[remote]'")
+httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install 'prorank[remote]'")
 
 WORDS = ("0", "1")
 KEY = "sk-very-secret-123"
@@ -183,6 +183,32 @@ def test_nobody_there(pauses: list[float]) -> None:
     ):
         backend.label_logits(group(rows=1))
     assert pauses == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("error", ["ConnectError", "ConnectTimeout", "ReadTimeout", "RemoteProtocolError"])
+def test_broken_connections_are_tried_again(
+    server: CompletionsServer, pauses: list[float], monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    with open_backend(server, pause=0.5) as backend:
+        post, calls = backend._client.post, []
+
+        def failing(*args: Any, **options: Any) -> Any:
+            calls.append(args)
+            if len(calls) == 1:
+                raise getattr(httpx, error)("not today")
+            return post(*args, **options)
+
+        monkeypatch.setattr(backend._client, "post", failing)
+        assert backend.label_logits(group(rows=1)).shape == (1, 2)
+    assert pauses == [0.5]
+
+
+@pytest.mark.parametrize("asked", ["nan", "inf", "Wed, 21 Oct 2026 07:28:00 GMT", "soon", "-3"])
+def test_pauses_that_are_none(server: CompletionsServer, pauses: list[float], asked: str) -> None:
+    server.script = [(503, {"Retry-After": asked}), 200]
+    with open_backend(server, pause=0.5) as backend:
+        assert backend.label_logits(group(rows=1)).shape == (1, 2)
+    assert pauses == [0.0 if asked == "-3" else 0.5]
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])

@@ -48,7 +48,8 @@ class RemoteBackend:
         api_key: sent as a bearer token; default: the environment variable ``PRORANK_REMOTE_KEY``; never logged.
         timeout: seconds for one request.
         concurrency: requests under way at once, of all calls together.
-        retries: further tries after 408, 429, 5xx or a broken connection, with growing pauses.
+        retries: further tries after 408, 429, 5xx, or where no connection was made, it broke, or no answer came in
+            time; with growing pauses.
         pause: seconds before the first retry, doubled each time; a server's own ``Retry-After`` counts instead.
         top_logprobs: alternatives asked for; servers have limits of their own (vLLM: ``--max-logprobs``, 20).
         prompts_per_request: rows sent together; a server that takes one prompt only is found out and gets one.
@@ -297,6 +298,7 @@ def _endpoint(url: str) -> tuple[str, str]:
 
 def _seconds(header: str | None, otherwise: float) -> float:
     try:
-        return max(float(header), 0.0) if header else otherwise
+        seconds = float(header or "nan")
     except ValueError:  # a date
         return otherwise
+    return max(seconds, 0.0) if math.isfinite(seconds) else otherwise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from typing import TYPE_CHECKING, get_args
 
 from prorank.prompt.encoder import LongDocuments
@@ -49,14 +51,15 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
     group.add_argument(
         "--backend",
         default="auto",
-        help="auto (by the folder), torch, native, openvino, onnx, llamacpp or remote:MODEL@URL (default: %(default)s)",
+        help="auto (native for built-in rerankers, else by the folder), torch, native, openvino, onnx, llamacpp or "
+        "remote:MODEL@URL (default: %(default)s)",
     )
-    group.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
+    group.add_argument("--device", help="cpu, cuda or mps (default: the best there is; others than cpu are PyTorch's)")
     group.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="precision (default: bfloat16 where the hardware multiplies it, else float32)",
+        help="precision, in PyTorch (default there: bfloat16 where the hardware multiplies it, else float32)",
     )
     group.add_argument("--max-length", type=positive, metavar="N", help="tokens of a whole prompt (default: 512)")
     group.add_argument("--query-max-length", type=positive, metavar="N", help="tokens of the query")
@@ -72,6 +75,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
         metavar="N",
         help="own tokens in one forward pass (default: 1024, native 256, OpenVINO 128 or 256, on a GPU 16384)",
     )
+    group.add_argument("--verbose", action="store_true", help="say which engine runs the model")
     group.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
     group.add_argument("--instruction", metavar="TEXT", help="what relevance means here (default: the template's)")
 
@@ -82,11 +86,16 @@ def load_reranker(args: argparse.Namespace, model: str | None = None) -> Reranke
 
     from prorank.reranker import Reranker
 
+    started = time.perf_counter()
     gc.disable()  # hardly anything imported or loaded here becomes garbage; looking for it only costs time
     try:
-        return _load(Reranker, args, model)
+        reranker = _load(Reranker, args, model)
     finally:
         gc.enable()
+    if args.verbose:
+        seconds = time.perf_counter() - started
+        print(f"prorank: {reranker.name} runs on {reranker.backend.name}, loaded in {seconds:.1f} s", file=sys.stderr)
+    return reranker
 
 
 def _load(reranker: type[Reranker], args: argparse.Namespace, model: str | None) -> Reranker:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
 from prorank.cli.evaluate import add_data_arguments, load_candidates, named_model
+from prorank.pipeline.checks import folder_writable, installed, models_known, target_writable
 from prorank.progress import progress_bar
 
 __all__ = ["add_arguments", "run"]
@@ -58,6 +59,18 @@ def run(args: argparse.Namespace) -> int:
     from prorank.evaluate.analyze_report import write_analysis
     from prorank.evaluate.record import append_record
 
+    installed("jinja2", "torch", extra="evaluate")
+    if args.backend == "auto":
+        args.backend = "torch"  # whose models give the logits of the whole vocabulary
+    folder_writable("--out", args.out)
+    target_writable("--record", args.record)
+    names = [named_model(model)[1] for model in args.model or [None]]
+    for name, manifest in zip(names, models_known(args, names), strict=True):
+        if manifest is not None and manifest.backend != "torch":
+            raise ValueError(
+                f"--model: {name} is an export, which computes no full-vocabulary logits; analyse the checkpoint it "
+                "was made from"
+            )
     collection, candidates, first_stage = load_candidates(args)
     settings = {
         "pairs": args.pairs,

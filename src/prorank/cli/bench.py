@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import positive
+from prorank.pipeline.checks import collection_there, installed, model_known, target_writable
 
 if TYPE_CHECKING:
     from prorank.evaluate.speed import Speed
@@ -59,8 +60,9 @@ def run(args: argparse.Namespace) -> int:
     from prorank.evaluate.speed import PRECISIONS, matrix_peak, measure_speed
     from prorank.reranker import default_model
 
-    jobs = _jobs(args)
     models = args.model or [default_model()]
+    _check(args, models)
+    jobs = _jobs(args)
     peaks = {name: round(matrix_peak(name), 1) for name in PRECISIONS}
     rows: list[Speed] = []
     for model in models:
@@ -86,6 +88,17 @@ def run(args: argparse.Namespace) -> int:
         append_record(args.record, "bench", payload)
     print(json.dumps({"bench": payload, "environment": environment()}))
     return 0
+
+
+def _check(args: argparse.Namespace, models: list[str]) -> None:
+    """Everything that is named must be there before the first model is measured."""
+    target_writable("--record", args.record)
+    collection_there("--data", args.data, args.split)
+    manifests = [model_known("--model", name) for name in models]
+    if args.peers:
+        installed("sentence_transformers", extra="evaluate")
+        if manifests[0] is not None and manifests[0].backend != "torch":
+            raise ValueError(f"--peers: {models[0]} is an export, which CrossEncoder cannot load; name a checkpoint")
 
 
 def _options(args: argparse.Namespace, model: str) -> dict[str, Any]:
@@ -129,7 +142,10 @@ def _cross_encoder(args: argparse.Namespace, model: str, jobs: list[tuple[str, l
 
     sentence_transformers = require("sentence_transformers", extra="evaluate")
     with tempfile.TemporaryDirectory(prefix="prorank-") as scratch:
-        folder = Reranker.from_pretrained(model, dtype="float32", max_length=args.max_length).save(Path(scratch) / "m")
+        whole = Reranker.from_pretrained(
+            model, dtype="float32", max_length=args.max_length, long_documents="truncate"
+        )  # the only way the peer knows
+        folder = whole.save(Path(scratch) / "m")
         started = time.perf_counter()
         peer = sentence_transformers.CrossEncoder(str(folder), device=args.device or "cpu")
         peer.predict([(jobs[0][0], jobs[0][1][0])], show_progress_bar=False)

@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive, share
-from prorank.pipeline.queries import add_query_arguments, chosen_queries, hash_of
+from prorank.pipeline.checks import folder_writable, installed, models_known
+from prorank.pipeline.queries import Candidates, add_query_arguments, chosen_queries, hash_of
 from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -58,8 +59,13 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--model: {name} is no prorank checkpoint folder")
     if name in built_in_rerankers() and not args.dry_run:
         raise ValueError(f"--model: {name} comes with the package and stays as it is; give --dry-run, or a folder")
+    installed("scipy", extra="evaluate")
+    if not args.dry_run:
+        folder_writable("--model", folder)
+    models_known(args, [name])
+    jobs = _jobs(args)
     reranker = load_reranker(args)
-    margins, relevant, fitted_on = _scored(args, reranker)
+    margins, relevant, fitted_on = _scored(args, jobs, reranker)
     slope, intercept = fit_probability(margins[fitted_on], relevant[fitted_on], prior=args.prior)
     rest = ~fitted_on
     weights = prior_weights(relevant[rest], args.prior)
@@ -76,25 +82,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _scored(
-    args: argparse.Namespace, reranker: Any
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Margins, whether relevant, and whether to be fitted on, of every judged query's candidates.
+def _jobs(args: argparse.Namespace) -> list[Candidates]:
+    """Judged queries with candidates.
 
     Raises:
-        ValueError: no query with judgments and candidates.
+        ValueError: there are none.
     """
-    import numpy as np
-
     from prorank.training.held_out import is_held_out
 
     def accepts(collection: Collection, query_id: str) -> bool:
         return query_id in collection.qrels and (not args.held_out or is_held_out(query_id, 0.1))
 
+    return chosen_queries(args, "dev", salt=_SALT, accepts=accepts)
+
+
+def _scored(
+    args: argparse.Namespace, jobs: list[Candidates], reranker: Any
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Margins, whether relevant, and whether to be fitted on, of every judged query's candidates."""
+    import numpy as np
+
     margins: list[Any] = []
     relevant: list[bool] = []
     fitted_on: list[bool] = []
-    jobs = chosen_queries(args, "dev", salt=_SALT, accepts=accepts)
     with progress_bar("scoring", len(jobs)) as advance:
         for job in jobs:
             margins.extend(reranker.margins(job.query, job.texts, instruction=args.instruction))

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
-from prorank.pipeline.queries import add_query_arguments, chosen_queries
+from prorank.pipeline.checks import folder_writable, models_known
+from prorank.pipeline.queries import Candidates, add_query_arguments, chosen_queries
 from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def run(args: argparse.Namespace) -> int:
     folder = _folder(name, Path(args.out))
     if args.top >= args.candidates:
         raise ValueError(f"--top: expected fewer than the {args.candidates} candidates, got {args.top}")
+    models_known(args, [name])
+    folder_writable("--out", args.out)
+    jobs = chosen_queries(args, "train")
     reranker = load_reranker(args)
     backend = reranker.backend
     if isinstance(backend, TorchBackend):
@@ -62,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         raise ValueError(f"--model: {backend.name} cannot stop half way; fit on the checkpoint, or on native-int8")
     exits = sorted(set(args.layers or range(max(layers // 4, 1), max(3 * layers // 4, 1) + 1, 2)))
-    seen = _seen(args, reranker, exits)
+    seen = _seen(args, jobs, reranker, exits)
     with progress_bar("fitting", len(exits)) as advance:
         fit = fit_cascade(seen, layers, top_k=args.top, on_layer=lambda _: advance(1) if advance else None)
     _write(folder, Path(args.out), fit)
@@ -92,13 +96,13 @@ def _collected(args: argparse.Namespace) -> Path:
     return Path(f"{str(args.out).rstrip('/')}.collected")
 
 
-def _seen(args: argparse.Namespace, reranker: Any, layers: list[int]) -> list[Seen]:
+def _seen(args: argparse.Namespace, jobs: list[Candidates], reranker: Any, layers: list[int]) -> list[Seen]:
     """Features and margins, with progress; a query that was collected before is read."""
     from prorank.early_exit.fit import Seen, collect
     from prorank.evaluate.journal import journal_key
     from prorank.files import atomic_file
 
-    jobs, kept = chosen_queries(args, "train"), _collected(args)
+    kept = _collected(args)
     kept.mkdir(parents=True, exist_ok=True)
     seen = []
     with progress_bar("collecting", len(jobs)) as advance:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from prorank.cli._model import positive
 from prorank.cli.mine import add_mining_arguments
+from prorank.pipeline.checks import folder_writable, target_writable
 
 __all__ = ["add_arguments", "run"]
 
@@ -81,17 +82,19 @@ def _shown(value: object) -> str:
 
 def _convert(args: argparse.Namespace) -> int:
     from prorank.data import load_collection
-    from prorank.data.convert import convert
+    from prorank.data.convert import check_target, convert
 
+    check_target(Path(args.out), args.to)
+    (target_writable if args.to == "jsonl" else folder_writable)("--out", args.out)
     convert(load_collection(args.data, args.split), Path(args.out), args.to)
     return 0
 
 
 def _mine(args: argparse.Namespace) -> int:
     from prorank.cli.mine import mine
-    from prorank.data import load_collection
+    from prorank.pipeline.candidates import open_collection
 
-    return mine(args, load_collection(args.data, args.split))
+    return mine(args, open_collection(args.data, args.split, args.own_documents))
 
 
 def _fuse(args: argparse.Namespace) -> int:
@@ -100,5 +103,9 @@ def _fuse(args: argparse.Namespace) -> int:
 
     if len(args.runs) < 2:
         raise ValueError("RUN: expected at least two runs to fuse")
+    target_writable("--out", args.out)
+    for path in args.runs:
+        if not Path(path).is_file():
+            raise ValueError(f"RUN: there is no file {path}")
     write_run(args.out, fuse([read_run(path) for path in args.runs], args.top_k), tag="fused")
     return 0

@@ -15,14 +15,18 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.pipeline.checks import first_stage_known, folder_writable, installed, models_known, target_writable
 
 if TYPE_CHECKING:
-    from prorank.evaluate.evaluation import Evaluation, Peer
+    from prorank.evaluate.baselines import Baseline
+    from prorank.evaluate.evaluation import Peer
+    from prorank.evaluate.results import Evaluation
     from prorank.evaluate.systems import System
 
 __all__ = ["add_arguments", "add_data_arguments", "load_candidates", "named_model", "progress", "run"]
@@ -48,6 +52,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "lists of the collection's own (default: %(default)s)",
     )
     parser.add_argument("--run", metavar="FILE", help="a TREC run file as the first stage")
+    add_own_documents(parser)
     parser.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates (default: %(default)s)")
 
 
@@ -95,17 +100,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table; what is wrong with the input is said before a model is loaded."""
-    from prorank.evaluate.evaluation import Options, Peer, evaluate
+    from prorank.evaluate.baselines import parse_baseline
+    from prorank.evaluate.evaluation import Peer, check_against, evaluate
     from prorank.evaluate.metrics import DEFAULT_MEASURES, parse_measures
     from prorank.evaluate.record import append_line
+    from prorank.evaluate.results import Options
 
     measures = args.measures or list(DEFAULT_MEASURES)
     parse_measures(measures, args.min_relevance)
-    collection, candidates, name = load_candidates(args)
     models = args.model or ([] if args.baseline else [None])
-    peers = [Peer(_loader(args, model, level)) for model in models for level in ("exact", *args.cascade)]
-    peers += [_baseline(spec, collection, args.top_k) for spec in args.baseline]
+    _check(args, models)
+    baselines = [parse_baseline(spec) for spec in args.baseline]
+    systems = [_name(model, level) for model in models for level in ("exact", *args.cascade)]
+    check_against(args.against, [_first_stage_name(args), *systems, *(baseline.name for baseline in baselines)])
+    collection, candidates, name = load_candidates(args)
+    peers = [
+        Peer(_loader(args, model, level), name=_name(model, level))
+        for model in models
+        for level in ("exact", *args.cascade)
+    ]
+    peers += [_peer(baseline, collection, args.top_k) for baseline in baselines]
     out = Path(args.out or Path("results") / "-".join(filter(None, (collection.name, collection.split))))
+    folder_writable("--out", out)
     with progress() as on_system:
         result = evaluate(
             collection,
@@ -124,13 +140,40 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check(args: argparse.Namespace, models: Sequence[str | None]) -> None:
+    """Everything that is named must be there before the first document is scored."""
+    from prorank.early_exit.readouts import Cascade
+    from prorank.model.checkpoint import checkpoint_folder
+    from prorank.reranker import default_model
+
+    installed("jinja2", extra="evaluate")
+    if args.out:
+        folder_writable("--out", args.out)
+    target_writable("--record", args.record)
+    names = [named_model(model)[1] for model in models]
+    models_known(args, names)
+    for name in names if args.cascade else ():
+        if args.adapter is not None or Cascade.load(checkpoint_folder(name or default_model())) is None:
+            raise ValueError(f"--cascade: {name or default_model()} has no read-outs; fit them with: prorank cascade")
+
+
+def _name(model: str | None, level: str) -> str:
+    """What the system will be called."""
+    from prorank.reranker import default_model
+
+    label, name = named_model(model)
+    shown = label or Path(name or default_model()).name or str(name)
+    return shown if level == "exact" else f"{shown}-{level}"
+
+
 def load_candidates(args: argparse.Namespace) -> tuple[Any, Any, str]:
     """(collection, candidates, the first stage's name) that the data flags describe."""
     from dataclasses import replace
 
-    from prorank.data import first_stage, load_collection
-
-    collection = load_collection(args.data, args.split)
+    if args.run is not None and not Path(args.run).is_file():
+        raise ValueError(f"--run: there is no file {args.run}")
+    first_stage_known("--first-stage", args.run or args.first_stage)
+    collection = open_collection(args.data, args.split, args.own_documents)
     limit = getattr(args, "max_queries", None)
     if limit is not None:
         kept = list(collection.queries)[:limit]
@@ -139,12 +182,20 @@ def load_candidates(args: argparse.Namespace) -> tuple[Any, Any, str]:
             queries={q: collection.queries[q] for q in kept},
             qrels={q: collection.qrels[q] for q in kept if q in collection.qrels},
         )
-    if args.run is not None and not Path(args.run).is_file():
-        raise ValueError(f"--run: there is no file {args.run}")
-    candidates = first_stage(args.run or args.first_stage, collection, args.top_k)
+    candidates = lists_of(
+        collection,
+        args.run or args.first_stage,
+        args.top_k,
+        flag="--run" if args.run else "--first-stage",
+        remedy="--first-stage dense, or a run file with --run",
+    )
+    return collection, candidates, _first_stage_name(args)
+
+
+def _first_stage_name(args: argparse.Namespace) -> str:
     spec = Path(args.run or args.first_stage)
     name = spec.name.removesuffix(".gz").removesuffix(".trec") if spec.is_file() else str(args.first_stage)
-    return collection, candidates, name.removeprefix("given:")
+    return name.removeprefix("given:")
 
 
 def named_model(value: str | None) -> tuple[str | None, str | None]:
@@ -165,14 +216,12 @@ def _loader(args: argparse.Namespace, model: str | None, cascade: str = "exact")
     return load
 
 
-def _baseline(spec: str, collection: Any, top_k: int) -> Peer:
+def _peer(baseline: Baseline, collection: Any, top_k: int) -> Peer:
     from prorank.data import first_stage
-    from prorank.evaluate.baselines import parse_baseline
     from prorank.evaluate.evaluation import Peer
 
-    baseline = parse_baseline(spec)
     if baseline.run is None:
-        return Peer(baseline.load)
+        return Peer(baseline.load, name=baseline.name)
     name, source = baseline.run
     return Peer(None, (name, first_stage(source, collection, max(top_k, 1000))))
 

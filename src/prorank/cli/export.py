@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 from prorank.cli._model import add_model_arguments, positive
+from prorank.pipeline.checks import backend_runs, collection_there, folder_writable, models_known
 
 __all__ = ["add_arguments", "run"]
 
@@ -40,16 +43,24 @@ def run(args: argparse.Namespace) -> int:
     if args.dtype not in ("auto", "float32"):
         raise ValueError(f"--dtype: an export starts from float32 weights, got {args.dtype}; --to says the precision")
     from prorank.cli._model import load_reranker
-    from prorank.export.targets import compare, export, parity_texts, write_parity
+    from prorank.export.targets import TARGETS, check_target, compare, export, parity_texts, write_parity
     from prorank.reranker import Reranker
 
     args.dtype, args.device = "float32", "cpu"
+    check_target(args.to, Path(args.out))
+    backend_runs(TARGETS[args.to].backend)  # opens what was written, for the parity report
+    folder_writable("--out", args.out)
+    (manifest,) = models_known(args, [args.model])
+    if manifest is not None and manifest.backend != "torch":
+        raise ValueError(f"--model: {args.model} is an export itself; give the checkpoint it was made from")
+    if args.data:
+        collection_there("--data", args.data, args.split)
     texts = _texts(args) if args.data else parity_texts(args.parity_queries)
     reference = load_reranker(args)
-    if reference.manifest is not None and reference.manifest.backend != "torch":
-        raise ValueError(f"--model: {args.model} is an export itself; give the checkpoint it was made from")
     source = Path(args.model) if args.model and args.model.endswith(".gguf") else None
-    out = export(reference, args.to, Path(args.out), source_gguf=source)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show
+        out = export(reference, args.to, Path(args.out), source_gguf=source)
     print(f"{out}: written ({_megabytes(out)} MB); comparing scores ...", file=sys.stderr)
     exported = Reranker.from_pretrained(out, threads=args.threads)
     parity = compare(reference, exported, texts)
@@ -60,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"  Kendall's tau        {parity.kendall_tau:.4f}")
     print(f"  same first document  {parity.same_best:.0%} of {len(texts)} queries")
     return 0
+
+
+def _show(message: Warning | str, *_: Any) -> None:
+    print(f"prorank export: warning: {message}", file=sys.stderr)
 
 
 def _texts(args: argparse.Namespace) -> dict[str, list[str]]:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.pipeline.checks import first_stage_known, models_known, target_writable
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say what is mined, shared with ``prorank data mine``."""
     parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="as in evaluate (default: %(default)s)")
+    add_own_documents(parser)
     parser.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates (default: %(default)s)")
     parser.add_argument("--out", required=True, metavar="FILE", help="FILE.trec: all candidates; FILE.jsonl: lists")
     parser.add_argument("--negatives", type=positive, default=15, metavar="N", help="for lists (default: %(default)s)")
@@ -48,15 +51,17 @@ def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Mine with the first stage's scores, or with a model's where one is named."""
-    from prorank.data.load import load_collection, training_split
+    from prorank.data.load import training_split
 
+    if args.model is not None:
+        models_known(args, [args.model])
     split = training_split(args.data, args.split)
-    return mine(args, load_collection(args.data, split), model=args.model)
+    return mine(args, open_collection(args.data, split, args.own_documents), model=args.model)
 
 
 def mine(args: argparse.Namespace, collection: Collection, model: str | None = None) -> int:
     """Write the candidates (``.trec``) or the lists (``.jsonl``)."""
-    from prorank.data import first_stage, write_run
+    from prorank.data import write_run
     from prorank.data.jsonl import write_jsonl
     from prorank.data.negatives import mine_negatives
 
@@ -66,16 +71,20 @@ def mine(args: argparse.Namespace, collection: Collection, model: str | None = N
         raise ValueError(f"--out: {args.out} must end in .trec (candidates) or .jsonl (lists), plain or with .gz")
     if kind == "jsonl" and not collection.qrels:
         raise ValueError(f"--data: {collection.name} has no judgments, so nothing is known to be relevant")
-    candidates = first_stage(args.first_stage, collection, args.top_k)
+    target_writable("--out", args.out)
+    first_stage_known("--first-stage", args.first_stage)
+    candidates = lists_of(collection, args.first_stage, args.top_k)
     name = args.first_stage.replace(":", "-")
     if model is not None:
         from prorank.pipeline.teachers import scored_candidates
 
-        with_relevant = {
-            q: {**listed, **{d: float("-inf") for d in relevant(collection, q) if d not in listed}}
-            for q, listed in candidates.items()
-            if q in collection.qrels
-        }
+        with_relevant = collection.without_own(
+            {
+                q: {**listed, **{d: float("-inf") for d in relevant(collection, q) if d not in listed}}
+                for q, listed in candidates.items()
+                if q in collection.qrels
+            }
+        )
         system = _system(args, model)
         candidates, name = scored_candidates(system, collection, with_relevant, out.with_suffix(".scores")), system.name
     if kind == "trec":

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
 def _rows() -> list[dict[str, Any]]:
     from prorank.model.base import BUILT_IN, cached_bases
     from prorank.model.checkpoint import built_in_rerankers, read_manifest
+    from prorank.model.int8_cache import cached_int8
     from prorank.prompt.presets import PRESETS
     from prorank.reranker import default_model
 
@@ -54,6 +55,7 @@ def _rows() -> list[dict[str, Any]]:
         summary = f"reranker: {manifest.stage} adapter on {manifest.base_name}" if manifest else "reranker"
         state = "default" if name == default_model() else "in the package"
         rows.append(_row("reranker", name, summary, size, "Apache-2.0", state))
+    rows.append(_row("engine", "native", "our own: int8 on a processor", None, "", _native_state()))
     for spec in BUILT_IN.values():
         folder_name = f"{spec.name}-{spec.sha256[:12]}"
         summary = f"{spec.summary}, {spec.parameters / 1e6:.0f}M parameters"
@@ -63,10 +65,23 @@ def _rows() -> list[dict[str, Any]]:
         rows.append(_row("base", spec.name, summary, spec.download_bytes, spec.licence, state))
     for name, size in cached.items():
         rows.append(_row("cache", name, "float32 weights, unpacked from GGUF", size, "", "in the cache"))
+    for name, size in cached_int8():
+        rows.append(_row("cache", name, "int8 weights for our own engine", size, "", "in the cache"))
     for template in PRESETS.values():
         words = " / ".join(template.label_words)
         rows.append(_row("template", template.name, f"answers {words}", None, "", "preset"))
     return rows
+
+
+def _native_state() -> str:
+    """Whether the built-in rerankers run on our own engine here."""
+    from prorank.backends.native.engine import check_engine
+
+    try:
+        check_engine()
+    except ImportError as error:
+        return f"PyTorch runs instead: {error}"
+    return "runs the built-in rerankers"
 
 
 def _row(kind: str, name: str, summary: str, size: int | None, licence: str, state: str) -> dict[str, Any]:

@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read first, load the model then: a wrong path is reported at once."""
-    jobs = list(_jobs(args))
     form = args.format or ("table" if sys.stdout.isatty() else "jsonl")
+    jobs = list(_jobs(args, form))
     if args.server and args.cascade != "exact":
         raise ValueError("--cascade: a server scores exactly; leave it out, or rank without --server")
     reranker: Reranker | Client = _client(args) if args.server else load_reranker(args)
@@ -92,7 +92,7 @@ def _client(args: argparse.Namespace) -> Client:
     return Client(args.server, api_key=os.environ.get("PRORANK_API_KEY"), model=args.model)
 
 
-def _jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, Sequence[Document]]]:
+def _jobs(args: argparse.Namespace, form: str) -> Iterator[tuple[str, str, Sequence[Document]]]:
     from prorank.data.documents import read_documents, read_queries, read_trec_lists
 
     if args.run:
@@ -109,7 +109,18 @@ def _jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, Sequence[Documen
         raise ValueError("--query TEXT is missing or empty")
     if args.documents == "-" and sys.stdin.isatty():
         raise ValueError("no documents: give --documents FILE, or pipe them in, a passage a line")
-    yield args.query_id, args.query, read_documents(args.documents)
+    if form == "trec":
+        _check_query_id(args.query_id)
+    yield args.query_id, args.query, read_documents(args.documents, for_trec=form == "trec")
+
+
+def _check_query_id(query_id: str) -> None:
+    from prorank.data.trec import trec_id
+
+    try:
+        trec_id(query_id)
+    except ValueError as error:
+        raise ValueError(f"--query-id: {error}") from None
 
 
 def _print_jsonl(results: Sequence[RankResult], query_id: str | None, out: TextIO) -> None:
@@ -124,8 +135,10 @@ def _print_jsonl(results: Sequence[RankResult], query_id: str | None, out: TextI
 
 
 def _print_trec(query_id: str, results: Sequence[RankResult], tag: str, out: TextIO) -> None:
-    for rank, result in enumerate(results, 1):
-        print(f"{query_id} Q0 {result.doc_id} {rank} {result.margin:.6f} {tag}", file=out)
+    from prorank.data.trec import run_lines
+
+    for line in run_lines(query_id, ((result.doc_id, result.margin) for result in results), tag):
+        print(line, file=out)
 
 
 def _print_table(query: str, results: Sequence[RankResult]) -> None:

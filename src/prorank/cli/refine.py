@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
+from prorank.pipeline.candidates import add_own_documents
+from prorank.pipeline.checks import training_ready
 from prorank.training.refine.config import TEACHER_LOSSES, RefineConfig
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ __all__ = ["add_arguments", "held_out_evaluation", "run", "train"]
 
 _RUN_KEYS = (
     "model", "data", "split", "out", "first_stage", "teacher", "instruction", "exclude", "template", "max_length",
-    "device", "threads", "records", "eval_top_k",
+    "device", "threads", "records", "eval_top_k", "own_documents",
 )  # fmt: skip
 
 
@@ -50,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-stage", metavar="SPEC",
         help="where rivals come from: bm25, dense, fused, given, a run file (default: the data's own lists, or bm25)",
     )  # fmt: skip
+    add_own_documents(parser)
     parser.add_argument(
         "--teacher", metavar="SPEC", help="whose scores kl and margin_mse learn from: as --first-stage, or teach's file"
     )
@@ -83,12 +86,16 @@ def run(args: argparse.Namespace) -> int:
     if not options["out"]:
         raise ValueError("--out is missing: give it here or in --config")
 
-    from prorank.pipeline.datasets import load_dataset, load_excluded, read_specs
+    from prorank.pipeline.datasets import datasets_there, load_dataset, load_excluded, read_specs
 
-    common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
+    common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction", "own_documents")}
     specs = read_specs(args.data, file, common)
+    training_ready(options, options["out"], "ir_measures")
+    datasets_there(specs)
     evaluation = load_excluded(options["exclude"] or [])
-    train([load_dataset(spec, config.depth, evaluation) for spec in specs], options, config)
+    need = config.hard_negatives > 0
+    prepared = [load_dataset(spec, config.depth, evaluation, need_candidates=need) for spec in specs]
+    train(prepared, options, config)
     return 0
 
 

@@ -60,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="refuse unknown model names (default: only where several models are served)",
     )
+    parser.add_argument(
+        "--auto-truncate",
+        action="store_true",
+        help="cut texts that are too long where a text-embeddings-inference request does not say (default: 413)",
+    )
     parser.add_argument("--telemetry", action="store_true", help="OpenTelemetry spans (extra otel)")
     parser.add_argument(
         "--log-level",
@@ -132,6 +137,7 @@ def _config(args: argparse.Namespace) -> ServeConfig:
         api_keys=_read_keys(args.api_key_file) if args.api_key_file else (),
         aliases=tuple(_named(alias, "--alias") for alias in args.alias),
         strict_models=args.strict_models,
+        auto_truncate=args.auto_truncate,
         instruction=args.instruction,
         telemetry=args.telemetry,
     )

@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from prorank.cli._model import add_model_arguments, positive
+from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.pipeline.checks import first_stage_known, target_writable
 
 __all__ = ["add_arguments", "run"]
 
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bm25, dense[:MODEL], fused, a run file, a prorank model, or a peer as evaluate's --baseline; repeatable",
     )  # fmt: skip
     parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="whose candidates (default: %(default)s)")
+    add_own_documents(parser)
     parser.add_argument("--top-k", type=positive, default=50, metavar="N", help="candidates (default: %(default)s)")
     parser.add_argument(
         "--pseudo-queries", choices=("title", "first-sentence"), help="take queries out of the documents themselves"
@@ -46,14 +49,18 @@ def run(args: argparse.Namespace) -> int:
     if not out.name.removesuffix(".gz").endswith(".jsonl"):
         raise ValueError(f"--out: {args.out} must end in .jsonl or .jsonl.gz")
 
-    from prorank.data.first_stage import first_stage, fuse
+    from prorank.data.first_stage import fuse
     from prorank.data.jsonl import write_jsonl
-    from prorank.data.load import load_collection, training_split
+    from prorank.data.load import training_split
     from prorank.data.pseudo import pseudo_queries
-    from prorank.pipeline.teachers import teacher_run
+    from prorank.pipeline.teachers import teacher_known, teacher_run
 
+    target_writable("--out", out)
+    first_stage_known("--first-stage", args.first_stage)
+    for spec in args.teacher:
+        teacher_known(spec, args)
     split = training_split(args.data, args.split)
-    collection = load_collection(args.data, split)
+    collection = open_collection(args.data, split, args.own_documents)
     if args.pseudo_queries:
         collection = pseudo_queries(collection, args.pseudo_queries, limit=args.max_queries)
     if not collection.queries:
@@ -64,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         queries={q: collection.queries[q] for q in kept},
         qrels={q: collection.qrels[q] for q in kept if q in collection.qrels},
     )
-    candidates = first_stage(args.first_stage, collection, args.top_k)
+    candidates = lists_of(collection, args.first_stage, args.top_k)
     runs = [teacher_run(spec, args, collection, candidates, out.with_suffix(".scores")) for spec in args.teacher]
     scores = runs[0] if len(runs) == 1 else fuse(runs)
     write_jsonl(collection, out, scores)

@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, first_difference, overrides, read_config, run_options
-from prorank.pipeline.datasets import EvaluationSet, load_dataset, load_tests, read_specs
+from prorank.pipeline.candidates import add_own_documents, lists_of
+from prorank.pipeline.checks import training_ready
+from prorank.pipeline.datasets import EvaluationSet, datasets_there, load_dataset, load_tests, read_specs
 from prorank.training.refine.config import RefineConfig
 from prorank.training.warmup.config import WarmupConfig
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
-    from prorank.evaluate.evaluation import Evaluation
+    from prorank.evaluate.results import Evaluation
     from prorank.types import Run
 
 __all__ = ["add_arguments", "run"]
@@ -34,7 +36,7 @@ __all__ = ["add_arguments", "run"]
 _RUN_KEYS = (
     "model", "data", "split", "out", "test", "test_share", "first_stage", "teacher", "instruction", "template",
     "max_length", "device", "threads", "eval_top_k", "test_top_k", "test_queries",
-    "test_stages",
+    "test_stages", "own_documents",
 )  # fmt: skip
 
 _STAGES = ("base", "warmed-up", "refined")
@@ -74,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"models in the test, refined among them: {', '.join(_STAGES)} (default: all; each takes as long again)",
     )  # fmt: skip
     parser.add_argument("--first-stage", metavar="SPEC", help="bm25, dense, fused, given, a run file (default: bm25)")
+    add_own_documents(parser)
     parser.add_argument("--teacher", metavar="SPEC", help="whose scores kl and margin_mse learn from")
     parser.add_argument("--instruction", metavar="TEXT", help="what relevance means in this data")
     parser.add_argument("--template", metavar="NAME", help="template preset or JSON file (default: from the base)")
@@ -100,16 +103,21 @@ def run(args: argparse.Namespace) -> int:
     from prorank.cli import refine, warmup
     from prorank.pipeline.splits import remined, shortened, split_off
 
-    common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction")}
+    common = {name: options[name] for name in ("split", "first_stage", "teacher", "instruction", "own_documents")}
     specs = read_specs(args.data, file, common)
-    tests = load_tests(options["test"] or [], specs, options["instruction"])
+    training_ready(options, out, "ir_measures")
+    datasets_there(specs)
+    tests = load_tests(options["test"] or [], specs, options["instruction"], options["own_documents"])
     depth = max(block.config.depth for block in blocks)
-    prepared = [load_dataset(spec, depth, [test.collection for test in tests]) for spec in specs]
+    need = any(block.config.hard_negatives > 0 for block in blocks)
+    others = [test.collection for test in tests]
+    prepared = [load_dataset(spec, depth, others, need_candidates=need) for spec in specs]
     if not tests:
         prepared, own = split_off(prepared, share)
         tests = [EvaluationSet(test, spec.instruction) for test, spec in zip(own, specs, strict=True)]
     at_most = int(options["test_queries"] or 200)
     tests = [test._replace(collection=shortened(test.collection, at_most)) for test in tests]
+    lists = [_test_lists(test.collection, options, specs[0].first_stage) for test in tests]
 
     shared = {name: options[name] for name in ("template", "max_length", "device", "threads", "eval_top_k")}
     warm_data = next((one.collection for one in prepared if one.collection.qrels), None)
@@ -121,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         lambda folder: warmup.train(
             warm_data,
             {**shared, "model": options["model"], "out": folder, "first_stage": options["first_stage"],
-             "analysis_pairs": 0, "records": None},
+             "own_documents": options["own_documents"], "analysis_pairs": 0, "records": None},
             warm_config,
         ),
     )  # fmt: skip
@@ -141,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
     stages = {"base": options["model"] or "smollm2-135m", "warmed-up": str(warmed), "refined": str(model)}
     in_test = {name: stages[name] for name in tested}
-    results = [_evaluate(test, in_test, options, out, specs[0].first_stage) for test in tests]
+    results = [_evaluate(*each, in_test, options, out) for each in zip(tests, lists, strict=True)]
     _report(results, [test.instruction for test in tests], out, stages)
     return 0
 
@@ -223,13 +231,27 @@ def _with_threshold(config: WarmupConfig, collection: Collection) -> WarmupConfi
     return config
 
 
+class Ranked(NamedTuple):
+    """What a test set's models put in order; made before training, so that nothing is missing after it."""
+
+    first_stage: str
+    top_k: int
+    candidates: Run
+
+
+def _test_lists(test: Collection, options: Mapping[str, Any], stage_name: str | None) -> Ranked:
+    spec = stage_name or ("given" if test.candidates is not None else "bm25")
+    top_k = int(options["test_top_k"] or 50)
+    return Ranked(spec, top_k, lists_of(test, spec, top_k))
+
+
 def _evaluate(
-    tested: EvaluationSet, stages: Mapping[str, str], options: Mapping[str, Any], out: Path, stage_name: str | None
+    tested: EvaluationSet, lists: Ranked, stages: Mapping[str, str], options: Mapping[str, Any], out: Path
 ) -> Evaluation:
     """The first stage and the given stages of training on one test set."""
     from prorank.cli.evaluate import progress
-    from prorank.data.first_stage import first_stage
-    from prorank.evaluate.evaluation import Options, Peer, evaluate
+    from prorank.evaluate.evaluation import Peer, evaluate
+    from prorank.evaluate.results import Options
     from prorank.evaluate.systems import RerankerSystem
     from prorank.reranker import Reranker
 
@@ -240,14 +262,11 @@ def _evaluate(
         return RerankerSystem(reranker, name=label, instruction=tested.instruction)
 
     test = tested.collection
-    spec = stage_name or ("given" if test.candidates is not None else "bm25")
-    top_k = int(options["test_top_k"] or 50)
-    candidates: Run = first_stage(spec, test, top_k)
     peers = [Peer(lambda label=label, model=model: load(label, model)) for label, model in stages.items()]
     folder = out / f"test-{test.name}-{test.split}" if test.split else out / f"test-{test.name}"
     with progress() as on_system:
         return evaluate(
-            test, candidates, peers, folder, first_stage=spec, top_k=top_k,
+            test, lists.candidates, peers, folder, first_stage=lists.first_stage, top_k=lists.top_k,
             options=Options(against="base" if "base" in stages else None), on_system=on_system,
         )  # fmt: skip
 

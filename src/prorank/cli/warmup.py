@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from prorank.cli._model import positive
 from prorank.config import add_config_arguments, build_config, config_dict, overrides, read_config, run_options
+from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.pipeline.checks import collection_there, first_stage_known, training_ready
 from prorank.training.warmup.config import WarmupConfig
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ __all__ = ["add_arguments", "run", "train"]
 
 _RUN_KEYS = (
     "model", "data", "split", "out", "first_stage", "template", "max_length", "device", "threads", "records",
-    "analysis_pairs",
+    "analysis_pairs", "own_documents",
 )  # fmt: skip
 
 
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--first-stage", metavar="SPEC", help="where hard negatives come from: bm25, dense, a run file (default: bm25)"
     )
+    add_own_documents(parser)
     parser.add_argument(
         "--template", metavar="NAME", help="template preset or JSON file (default: derived from the base)"
     )
@@ -77,10 +80,15 @@ def run(args: argparse.Namespace) -> int:
     if pairs < 0 or pairs == 1:
         raise ValueError(f"--analysis-pairs: expected 0 or at least 2, got {pairs}")
 
-    from prorank.data.load import load_collection, training_split
+    from prorank.data.load import training_split
 
+    training_ready(options, options["out"])
+    collection_there("--data", options["data"], options["split"])
+    if options["first_stage"]:
+        first_stage_known("--first-stage", options["first_stage"])
     split = training_split(options["data"], options.get("split"))
-    train(load_collection(options["data"], split), {**options, "analysis_pairs": pairs}, config)
+    collection = open_collection(options["data"], split, options["own_documents"])
+    train(collection, {**options, "analysis_pairs": pairs}, config)
     return 0
 
 
@@ -122,10 +130,9 @@ def _easy(config: WarmupConfig) -> WarmupConfig:
 
 def _candidates(options: dict[str, Any], collection: Any, config: WarmupConfig) -> Any:
     """The first stage's lists: hard negatives, and held-out ones to be reported apart; without bm25s neither."""
-    from prorank.data.first_stage import first_stage
-
+    spec = options.get("first_stage") or "bm25"
     try:
-        return first_stage(options.get("first_stage") or "bm25", collection, config.hard_rank_to)
+        return lists_of(collection, spec, config.hard_rank_to, required=config.hard_negatives > 0)
     except ImportError:
         if config.hard_negatives or options.get("first_stage"):
             raise

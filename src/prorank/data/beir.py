@@ -5,13 +5,15 @@ Beyond BEIR: ``runs/NAME.SPLIT.trec[.gz]`` holds first stages that come with the
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
-from prorank.data.collection import Collection, pick_split
-from prorank.data.lines import existing, json_lines, malformed, text_lines, write_text
-from prorank.types import Document, Query
+from prorank.data.collection import Collection, pick_split, without_unknown
+from prorank.data.lines import existing, json_lines, malformed, text_lines, whole_number, write_text
+from prorank.types import Document, Query, label
 
 __all__ = ["is_beir", "load_beir", "splits", "write_beir"]
 
@@ -30,7 +32,8 @@ def load_beir(folder: Path, split: str | None = None) -> Collection:
     """Read a BEIR folder.
 
     Raises:
-        ValueError: a line is malformed, an id comes twice, a judged query does not exist, or the split is unknown.
+        ValueError: a line is malformed, an id comes twice, the split is unknown, or no judged query is there.
+            Judgments of some queries that are not there are left out with a warning.
     """
     chosen = pick_split(folder, splits(folder), split)
     corpus, queries_file = existing(folder / "corpus.jsonl"), existing(folder / "queries.jsonl")
@@ -41,8 +44,7 @@ def load_beir(folder: Path, split: str | None = None) -> Collection:
         doc_id = _field(row, "_id", corpus, number)
         if doc_id in documents:
             raise malformed(corpus, number, f"the _id {doc_id!r} comes a second time")
-        title = _field(row, "title", corpus, number) if row.get("title") is not None else ""
-        documents[doc_id] = Document(doc_id, _field(row, "text", corpus, number), title)
+        documents[doc_id] = Document(doc_id, _field(row, "text", corpus, number), _field(row, "title", corpus, number))
     queries: dict[str, Query] = {}
     for number, row in json_lines(queries_file):
         query_id = _field(row, "_id", queries_file, number)
@@ -51,7 +53,8 @@ def load_beir(folder: Path, split: str | None = None) -> Collection:
         queries[query_id] = Query(query_id, _field(row, "text", queries_file, number))
     qrels: dict[str, dict[str, int]] = {}
     if chosen is not None:
-        qrels = _read_qrels(folder, chosen, queries)
+        path, judged = _read_qrels(folder, chosen)
+        qrels = without_unknown(judged, queries, str(path), queries_file.name)
         queries = {query_id: queries[query_id] for query_id in qrels}
     runs = {
         run.name.removesuffix(".gz").removesuffix(f".{chosen}.trec"): run
@@ -70,43 +73,63 @@ def write_beir(collection: Collection, folder: Path) -> None:
         folder / "queries.jsonl", (_json({"_id": q.query_id, "text": q.text}) for q in collection.queries.values())
     )
     if collection.qrels:
-        rows = (f"{q}\t{d}\t{r}" for q, judgments in collection.qrels.items() for d, r in judgments.items())
+        rows = (_judgment(q, d, r) for q, judgments in collection.qrels.items() for d, r in judgments.items())
         write_text(
             folder / "qrels" / f"{collection.split or 'test'}.tsv",
             iter(["query-id\tcorpus-id\tscore", *rows]),
         )
 
 
-def _read_qrels(folder: Path, split: str, queries: dict[str, Query]) -> dict[str, dict[str, int]]:
+def _read_qrels(folder: Path, split: str) -> tuple[Path, dict[str, dict[str, int]]]:
     path = existing(folder / "qrels" / f"{split}.tsv")
     if path is None:
         raise ValueError(f"split: {folder / 'qrels'} holds no {split}.tsv")
     qrels: dict[str, dict[str, int]] = {}
     for number, line in text_lines(path):
-        cells = line.split("\t")
-        if number == 1 and cells[0] == "query-id":
-            continue
+        cells = next(csv.reader([line], delimiter="\t")) if '"' in line else line.split("\t")
         if len(cells) != 3:
             raise malformed(path, number, f"expected query-id, corpus-id and score by tabs, got {len(cells)} cells")
         query_id, doc_id, score = cells
-        if query_id not in queries:
-            raise malformed(path, number, f"the query {query_id!r} is not in queries.jsonl")
-        try:
-            relevance = int(score)
-        except ValueError:
-            raise malformed(path, number, f"the score must be an integer, got {score!r}") from None
+        relevance = whole_number(score)
+        if relevance is None:
+            if number == 1 and _is_word(score):
+                continue  # a header, whatever its names: BEIR's own loader skips the first line unread
+            raise malformed(path, number, f"the score must be an integer, got {score!r}")
         if qrels.setdefault(query_id, {}).setdefault(doc_id, relevance) != relevance:
             raise malformed(path, number, f"query {query_id!r} and document {doc_id!r} are judged twice, differently")
-    return qrels
+    return path, qrels
+
+
+def _is_word(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return bool(cell.strip())
+    return False
 
 
 def _field(row: dict[str, Any], name: str, path: Path, number: int) -> str:
     value = row.get(name)
-    if isinstance(value, int) and not isinstance(value, bool) and name == "_id":
-        value = str(value)
-    if not isinstance(value, str) or (name == "_id" and not value):
-        raise malformed(path, number, f"the field {name!r} must be a string, got {value!r:.60}")
-    return value
+    try:
+        if name != "text":
+            text = label(value, name)
+            if name == "title" or text:
+                return text
+        elif isinstance(value, str):
+            return value
+    except ValueError as error:
+        raise malformed(path, number, str(error)) from None
+    raise malformed(path, number, f"the field {name!r} must be a string, got {value!r:.60}")
+
+
+def _judgment(query_id: str, doc_id: str, relevance: int) -> str:
+    """A line of judgments; cells with a tab or a quote are quoted, as BEIR's loader reads them."""
+    for value in (query_id, doc_id):
+        if "\n" in value or "\r" in value:
+            raise ValueError(f"BEIR's judgments cannot carry an id with a line end: {value!r}")
+    line = io.StringIO()
+    csv.writer(line, delimiter="\t", lineterminator="").writerow([query_id, doc_id, relevance])
+    return line.getvalue()
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from prorank.data.collection import Collection
 from prorank.data.jsonl import write_jsonl
 from prorank.data.trec import write_run, write_trec
 
-__all__ = ["FORMATS", "convert"]
+__all__ = ["FORMATS", "check_target", "convert"]
 
 FORMATS = ("beir", "trec", "jsonl")
 
@@ -20,18 +20,28 @@ def convert(collection: Collection, target: Path, form: str) -> None:
     Raises:
         ValueError: the form is unknown, the target is in the way, or an id cannot be carried by TREC files.
     """
-    if form not in FORMATS:
-        raise ValueError(f"to: expected one of {', '.join(FORMATS)}, got {form!r}")
+    check_target(target, form)
     if form == "jsonl":
-        if target.is_dir():
-            raise ValueError(f"out: {target} is a folder; jsonl needs a file name")
         write_jsonl(collection, target)
         return
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"out: {target} exists and is not an empty folder")
     if form == "trec":
         write_trec(collection, target)
         return
     write_beir(collection, target)
     if collection.candidates:
         write_run(target / "runs" / f"given.{collection.split or 'test'}.trec", collection.candidates, "given")
+
+
+def check_target(target: Path, form: str) -> None:
+    """Whether :func:`convert` may write there.
+
+    Raises:
+        ValueError: the form is unknown, or the target is in the way.
+    """
+    if form not in FORMATS:
+        raise ValueError(f"to: expected one of {', '.join(FORMATS)}, got {form!r}")
+    if form == "jsonl":
+        if target.is_dir():
+            raise ValueError(f"out: {target} is a folder; jsonl needs a file name")
+    elif target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"out: {target} exists and is not an empty folder")

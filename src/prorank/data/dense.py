@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from prorank._optional import require
 from prorank.cache import cache_dir
+from prorank.data.cached import keep
 from prorank.data.collection import Collection
-from prorank.data.first_stage import keep
 from prorank.types import Run
 
 __all__ = ["BiEncoder", "dense_run"]
@@ -62,7 +62,7 @@ class BiEncoder:
         digest = hashlib.sha256(f"{self.identity} {collection.documents_hash}".encode()).hexdigest()[:32]
         path = cache_dir("embeddings") / f"{digest}.npy"
         try:
-            vectors = np.load(path, allow_pickle=False)
+            vectors: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
             if len(vectors) == len(collection.documents):
                 return vectors
         except (OSError, ValueError, EOFError):

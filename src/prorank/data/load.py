@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from prorank.data import beir, irds, jsonl, stdlib, trec
-from prorank.data.collection import Collection
+from prorank.data.collection import Collection, OwnDocuments
 
-__all__ = ["load_collection", "splits_of", "training_split"]
+__all__ = ["load_collection", "splits_of", "there", "training_split"]
 
 
-def load_collection(path_or_name: str | Path, split: str | None = None) -> Collection:
+def load_collection(
+    path_or_name: str | Path, split: str | None = None, *, own_documents: OwnDocuments | None = None
+) -> Collection:
     """Load a collection, whatever its form.
 
     Args:
@@ -19,17 +22,29 @@ def load_collection(path_or_name: str | Path, split: str | None = None) -> Colle
             triples or lists, ``irds:ID`` for an `ir_datasets` id, or ``stdlib`` for the built-in one. A relative path
             that does not exist here is looked for in the folder that ``PRORANK_DATA`` names.
         split: which judgments; may be left out where there is only one.
+        own_documents: whether the document with a query's own id may be its candidate (``keep``), or is left out of
+            candidates, negatives and measures (``drop``). None: left out of BEIR's collections (BEIR folders and
+            ``irds:beir/...``), as BEIR's own evaluation does, and kept elsewhere.
 
     Raises:
         ValueError: nothing there is known, a line is malformed (``file:line: reason``), or the split does not exist.
         ImportError: ``irds:`` without `ir_datasets`; says what to install.
     """
+    if own_documents not in (None, "keep", "drop"):
+        raise ValueError(f"own-documents: expected keep or drop, got {own_documents!r}")
+    collection = _load(path_or_name, split)
+    name, path = str(path_or_name), _found(path_or_name)
+    as_beir = name.startswith("irds:beir/") or (path.is_dir() and beir.is_beir(path))
+    return replace(collection, keeps_own=(own_documents or ("drop" if as_beir else "keep")) == "keep")
+
+
+def _load(path_or_name: str | Path, split: str | None) -> Collection:
     name = str(path_or_name)
     if name == "stdlib":
         return stdlib.load_stdlib(split)
     if name.startswith("irds:"):
         return irds.load_irds(name.removeprefix("irds:"), split)
-    path = _found(path_or_name)
+    path = there(path_or_name)
     if path.is_dir():
         if beir.is_beir(path):
             return beir.load_beir(path, split)
@@ -39,9 +54,19 @@ def load_collection(path_or_name: str | Path, split: str | None = None) -> Colle
             f"data: {path} is neither a BEIR folder (corpus.jsonl and queries.jsonl, plain or .gz) nor a TREC folder "
             "(collection.tsv and topics.tsv)"
         )
-    if path.is_file():
-        return jsonl.load_jsonl(path, split)
-    folder = os.environ.get("PRORANK_DATA")
+    return jsonl.load_jsonl(path, split)
+
+
+def there(path_or_name: str | Path) -> Path:
+    """The folder or file that a path means; it may lie in ``PRORANK_DATA``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = _found(path_or_name)
+    if path.is_dir() or path.is_file():
+        return path
+    name, folder = str(path_or_name), os.environ.get("PRORANK_DATA")
     also = (
         f", nor found in PRORANK_DATA ({folder})" if folder else "; PRORANK_DATA, a folder of collections, is not set"
     )

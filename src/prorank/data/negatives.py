@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,8 @@ def mine_negatives(
     """Per query the doc_ids of hard negatives, best ranked first.
 
     A candidate is a negative if it lies in the rank window, is not judged relevant (a judged 0 or no judgment), does
-    not have the very text of a relevant document, and scores low enough beside the query's best relevant document.
+    not have the very text of a relevant document nor (where the collection leaves such documents out) the query's own
+    id, and scores low enough beside the query's best relevant document.
 
     Args:
         candidates: a first stage's lists.
@@ -62,7 +63,7 @@ def mine_negatives(
     mined: dict[str, list[str]] = {}
     for query_id, judged in collection.qrels.items():
         positives = [d for d, r in judged.items() if r >= min_relevance and d in collection.documents]
-        listed = candidates.get(query_id)
+        listed = collection.without_own({query_id: candidates.get(query_id, {})})[query_id]
         if not positives or not listed:
             continue
         texts = {collection.documents[d].content for d in positives}
@@ -82,7 +83,10 @@ def mine_negatives(
     return mined
 
 
-def _scores(collection, query_id, positives, window, listed, teacher) -> dict[str, float]:
+def _scores(
+    collection: Collection, query_id: str, positives: Sequence[str], window: Sequence[str],
+    listed: Mapping[str, float], teacher: Teacher | None,
+) -> dict[str, float]:  # fmt: skip
     if teacher is None:
         return {doc_id: listed[doc_id] for doc_id in (*positives, *window) if doc_id in listed}
     doc_ids = [*positives, *window]
@@ -92,7 +96,10 @@ def _scores(collection, query_id, positives, window, listed, teacher) -> dict[st
     return dict(zip(doc_ids, values.tolist(), strict=True))
 
 
-def _below(scores, positives, window, absolute, relative) -> list[str]:
+def _below(
+    scores: Mapping[str, float], positives: Sequence[str], window: list[str], absolute: float | None,
+    relative: float | None,
+) -> list[str]:  # fmt: skip
     best = max((scores[d] for d in positives if d in scores), default=None)
     if best is None:
         return window  # the first stage missed every positive: there is nothing to compare with

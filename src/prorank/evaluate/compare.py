@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prorank.data.lines import malformed, text_lines
-from prorank.evaluate.evaluation import Tested
+from prorank.evaluate.results import Tested
 from prorank.evaluate.significance import Interval, bootstrap_interval, compare_paired, holm
 
 __all__ = ["Compared", "Finished", "compare", "read_finished"]
@@ -47,6 +47,8 @@ def read_finished(folder: Path, *, prefix: str = "") -> list[Finished]:
     try:
         dataset = json.loads(record_file.read_text("utf-8").splitlines()[0])["dataset"]
         identity = f"{dataset['name']} {dataset['split'] or ''} ({dataset['qrels_sha256'][:12]})"
+        if dataset.get("own_documents_left_out"):  # a list that may hold them cannot be compared with one that may not
+            identity += " without the queries' own documents"
     except (ValueError, KeyError, IndexError) as error:
         raise malformed(record_file, 1, f"not the record of an evaluation ({error!r})") from None
     lines = text_lines(table)

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prorank.data.collection import Collection
-from prorank.evaluate.metrics import DEFAULT_MEASURES, Measured, measure, parse_measures
+from prorank.evaluate.metrics import measure, parse_measures
 from prorank.evaluate.record import append_record
+from prorank.evaluate.report import write_report
+from prorank.evaluate.results import Evaluation, Options, Row, Tested
 from prorank.evaluate.run import Outcome, outcome_of_run, run_system, slug
-from prorank.evaluate.significance import Comparison, Interval, bootstrap_interval, compare_paired, holm
+from prorank.evaluate.significance import bootstrap_interval, compare_paired, holm
 from prorank.evaluate.systems import System
 from prorank.files import write_atomic
 from prorank.types import Run
 
-__all__ = ["Evaluation", "Options", "Peer", "Row", "Tested", "evaluate"]
+__all__ = ["Peer", "check_against", "evaluate"]
 
 OnSystem = Callable[[str, int], Callable[[int, int], None]]
 """(name, queries) -> the callback that :func:`prorank.evaluate.run.run_system` calls."""
@@ -33,55 +35,8 @@ class Peer(NamedTuple):
 
     load: Callable[[], System] | None
     run: tuple[str, Run] | None = None
-
-
-@dataclass(frozen=True)
-class Options:
-    """What and how to measure."""
-
-    measures: Sequence[str] = DEFAULT_MEASURES
-    """The first one is what the report compares by."""
-    min_relevance: int = 1
-    """Least relevance that counts as relevant in binary measures."""
-    level: float = 0.95
-    resamples: int = 10_000
-    permutations: int = 100_000
-    against: str | None = None
-    """A system to compare all others with, besides the first stage."""
-
-
-class Tested(NamedTuple):
-    """A paired comparison and its p, corrected over all systems compared with the same one by the same measure."""
-
-    comparison: Comparison
-    p_holm: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """One system in the table."""
-
-    outcome: Outcome
-    measured: Measured
-    intervals: Mapping[str, Interval]
-    versus: Mapping[str, Mapping[str, Tested]] = field(default_factory=dict)
-    """other system -> measure -> comparison (this minus the other)."""
-
-    @property
-    def name(self) -> str:
-        return self.outcome.name
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The result: rows in the order given, the first stage first."""
-
-    collection: Collection
-    rows: Sequence[Row]
-    options: Options
-    first_stage: str
-    top_k: int
-    record: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    """The name that the loaded system will have, where it is known before."""
 
 
 def evaluate(
@@ -99,7 +54,8 @@ def evaluate(
     """Evaluate every peer on the first stage's candidates and write the folder.
 
     Args:
-        candidates: at most ``top_k`` documents a query, best first.
+        candidates: at most ``top_k`` documents a query, best first; a query's own document counts in no system's list
+            where the collection leaves it out.
         out: made where it is not there; a finished or interrupted evaluation of the same is continued.
         first_stage: its name in the table.
 
@@ -111,17 +67,19 @@ def evaluate(
     parse_measures(options.measures, options.min_relevance)
     if not collection.qrels:
         raise ValueError(f"data: {collection.name} has no judgments to measure against")
+    check_against(options.against, [first_stage, *(peer.run[0] if peer.run else peer.name for peer in peers)])
     out.mkdir(parents=True, exist_ok=True)
-    candidates = {q: dict(list(documents.items())[:top_k]) for q, documents in candidates.items()}
+    candidates = collection.without_own(candidates, top_k)
     outcomes = [outcome_of_run(first_stage, candidates, out, {"kind": "first stage"})]
     for peer in peers:
         if peer.run is not None:
             name, run = peer.run
-            outcomes.append(outcome_of_run(_free(name, outcomes), run, out, {"kind": "run"}))
+            name, run = _free(name, [o.name for o in outcomes]), collection.without_own(run)
+            outcomes.append(outcome_of_run(name, run, out, {"kind": "run"}))
             continue
         assert peer.load is not None
         system = peer.load()
-        system.name = _free(system.name, outcomes)
+        system.name = _free(system.name, [o.name for o in outcomes])
         judged = sum(bool(candidates.get(query_id)) for query_id in collection.qrels)
         on_query = on_system(system.name, judged) if on_system is not None else None
         outcomes.append(run_system(system, collection, candidates, out, restart=restart, on_query=on_query))
@@ -133,15 +91,32 @@ def evaluate(
     record = append_record(target, "evaluate", payload)
     result = Evaluation(collection, rows, options, first_stage, top_k, record)
     _write_per_query(out / "per-query.tsv", result)
-    from prorank.evaluate.report import write_report
-
     write_report(result, out)
     return result
 
 
-def _free(name: str, outcomes: Sequence[Outcome]) -> str:
+def check_against(against: str | None, systems: Sequence[str | None]) -> None:
+    """Refuse to compare with a system that will not be in the table.
+
+    Args:
+        systems: the names, the first stage's first; None: it is known only when the system is loaded, so nothing can
+            be refused yet.
+
+    Raises:
+        ValueError: ``against`` is none of them.
+    """
+    names: list[str] = []
+    for name in systems:
+        if name is None:
+            return
+        names.append(_free(name, names))
+    if against is not None and against not in names:
+        raise ValueError(f"against: {against!r} is none of the systems: {', '.join(names)}")
+
+
+def _free(name: str, earlier: Sequence[str]) -> str:
     """The name, numbered where an earlier system's file has it."""
-    taken = {slug(outcome.name) for outcome in outcomes}
+    taken = {slug(other) for other in earlier}
     number, free = 1, name
     while slug(free) in taken:
         number += 1
@@ -204,6 +179,8 @@ def _payload(
             "documents_sha256": collection.documents_hash,
             "queries_sha256": collection.queries_hash,
             "qrels_sha256": collection.qrels_hash,
+            "own_documents": "keep" if collection.keeps_own else "drop",
+            "own_documents_left_out": len(collection.own_documents),
         },
         "systems": [_system(row) for row in rows],
     }

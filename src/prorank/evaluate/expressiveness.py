@@ -41,7 +41,7 @@ class ReliabilityBin(NamedTuple):
     """Mean probability."""
     observed: float
     """Share of relevant ones."""
-    count: float
+    pairs: float
     """Pairs in it; where they weigh differently, their weights' sum."""
 
 
@@ -76,7 +76,7 @@ def score_entropy(probabilities: npt.ArrayLike, bins: int = 20) -> float:
 
 def spread(scores: Scores) -> float:
     """Mean over queries of the standard deviation of a query's margins; logits. Ours."""
-    return _mean([np.std(margins.astype(np.float64)) for margins in scores.values() if margins.size])
+    return _mean([float(np.std(margins.astype(np.float64))) for margins in scores.values() if margins.size])
 
 
 def within_share(scores: Scores) -> float:
@@ -141,8 +141,8 @@ def reliability_bins(
 
 def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     """sum over bins of (count / all) * |mean probability - share of relevant|; probability (Naeini et al., 2015)."""
-    total = sum(found.count for found in bins)
-    return sum(found.count / total * abs(found.given - found.observed) for found in bins) if total else 0.0
+    total = sum(found.pairs for found in bins)
+    return sum(found.pairs / total * abs(found.given - found.observed) for found in bins) if total else 0.0
 
 
 def effective_rank(states: npt.ArrayLike) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -26,11 +27,12 @@ class JsonService:
         key_variables: environment variables tried in order; the first that is set holds the key.
         key_required: whether a missing key is an error at once.
         timeout: seconds for one request.
-        retries: further tries after a refusal that may pass (408, 429, 5xx) or a broken connection.
+        retries: further tries after a refusal that may pass (408, 429, 5xx), or where no connection was made, it broke,
+            or no answer came in time.
         pause: seconds before the first retry; doubled each time, unless the service says how long.
 
     Raises:
-        ValueError: no key is set though one is required.
+        ValueError: ``base_url`` is not an HTTP address, or no key is set though one is required.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class JsonService:
         pause: float = 1.0,
     ) -> None:
         httpx = require("httpx", extra="evaluate")
+        if not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"the service's address must start with http:// or https://, got {base_url!r}")
         key = next((os.environ[name] for name in key_variables if os.environ.get(name)), None)
         if key is None and key_required:
             raise ValueError(f"no key for {base_url}: set the environment variable {' or '.join(key_variables)}")
@@ -94,7 +98,9 @@ class JsonService:
 
 
 def _seconds(header: str | None) -> float | None:
+    """Seconds that a ``Retry-After`` asks for; None where it holds a date, or nothing of use."""
     try:
-        return max(float(header), 0.0) if header else None
+        seconds = float(header or "nan")
     except ValueError:
         return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -140,7 +140,7 @@ def score_histograms(groups: Mapping[str, Sequence[float]], axis: str = "margin"
     return figure.svg()
 
 
-def reliability(bins: Sequence[tuple[float, float, int]]) -> str:
+def reliability(bins: Sequence[tuple[float, float, float]]) -> str:
     """A reliability diagram: (mean probability, observed share of relevant, count) a bin; the diagonal is perfect."""
     figure = Figure(360, 330, label="reliability diagram")
     x = linear_scale(0, 1, figure.left, figure.right)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prorank.evaluate.evaluation import Evaluation, Row, Tested
 from prorank.evaluate.page import Section, render_page
 from prorank.evaluate.pictures import QualityPoint, gain_bars, intervals, quality_against_latency, score_histograms
+from prorank.evaluate.results import Evaluation, Row, Tested
 from prorank.files import write_atomic
 
 __all__ = ["markdown_table", "sentence", "shown_p", "write_report"]
@@ -52,6 +52,11 @@ def _summary(result: Evaluation) -> list[str]:
     missing = result.rows[0].measured.missing
     if missing:
         lines.append(f"{len(missing)} of {len(result.collection.qrels)} queries have no candidates and count 0.")
+    if own := result.collection.own_documents:
+        lines.append(
+            f"{len(own)} of {len(result.collection.qrels)} queries are documents of the collection too, under the same "
+            "id; these documents are left out of every list (BEIR's ignore_identical_ids)."
+        )
     return lines
 
 

@@ -107,7 +107,7 @@ def operations(config: Mapping[str, Any], prefix: int, lengths: Sequence[int]) -
     own = np.asarray(lengths, dtype=np.float64)
     # A token at position p meets p + 1 keys, once for the scores and once for the values.
     met = prefix * (prefix + 1) / 2 + float((own * prefix + own * (own + 1) / 2).sum())
-    return 2.0 * weights * (prefix + float(own.sum())) + 4.0 * heads * size * layers * met
+    return float(2.0 * weights * (prefix + float(own.sum())) + 4.0 * heads * size * layers * met)
 
 
 def precision_of(backend: str) -> str:

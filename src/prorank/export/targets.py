@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from prorank._optional import check
 from prorank.files import atomic_folder, sha256_file
 from prorank.model.checkpoint import MANIFEST, write_manifest
 
 if TYPE_CHECKING:
     from prorank.reranker import Reranker
 
-__all__ = ["TARGETS", "Parity", "Target", "compare", "export", "parity_texts"]
+__all__ = ["TARGETS", "Parity", "Target", "check_target", "compare", "export", "kendall_tau", "parity_texts"]
 
 
 class Target(NamedTuple):
@@ -71,10 +72,7 @@ def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | No
         ValueError: unknown target, ``out`` exists and is no export, or the architecture does not fit the format.
         ImportError: the engine's library is not installed.
     """
-    if target not in TARGETS:
-        raise ValueError(f"--to: {target!r} is none of {', '.join(TARGETS)}")
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())):
-        raise ValueError(f"--out: {out} exists and is no prorank folder; choose another name")
+    check_target(target, out)
     chosen = TARGETS[target]
     if chosen.backend == "torch":
         return reranker.save(out)
@@ -92,6 +90,30 @@ def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | No
         )
         write_manifest(aside, manifest)
     return out
+
+
+def check_target(target: str, out: Path) -> None:
+    """Whether :func:`export` can write this format there, before a model is loaded.
+
+    Raises:
+        ValueError: unknown target, or ``out`` exists and is no export.
+        ImportError: a library that writes the format is missing; says what to install.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"--to: {target!r} is none of {', '.join(TARGETS)}")
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())):
+        raise ValueError(f"--out: {out} exists and is no prorank folder; choose another name")
+    check(*_LIBRARIES.get(target, ()), extra=TARGETS[target].backend)
+
+
+_LIBRARIES = {
+    "openvino-int8": ("openvino", "nncf"),
+    "openvino-bf16": ("openvino",),
+    "openvino-f32": ("openvino",),
+    "onnx": ("onnx", "onnxruntime"),
+    "onnx-int8": ("onnx", "onnx_ir", "onnxruntime"),
+}
+"""Target -> what writes it; GGUF files need no library to be written."""
 
 
 @contextlib.contextmanager
@@ -146,15 +168,13 @@ def compare(reference: Reranker, exported: Reranker, texts: Mapping[str, Sequenc
     Args:
         texts: query -> at least two documents.
     """
-    from scipy.stats import kendalltau
-
     ours: list[npt.NDArray[np.float32]] = []
     theirs: list[npt.NDArray[np.float32]] = []
     for query, documents in texts.items():
         ours.append(reference.margins(query, list(documents)))
         theirs.append(exported.margins(query, list(documents)))
     differences = np.abs(np.concatenate(ours) - np.concatenate(theirs))
-    taus = [float(kendalltau(a, b).statistic) for a, b in zip(ours, theirs, strict=True)]
+    taus = [kendall_tau(a, b) for a, b in zip(ours, theirs, strict=True)]
     return Parity(
         len(differences),
         float(differences.max()),
@@ -163,6 +183,16 @@ def compare(reference: Reranker, exported: Reranker, texts: Mapping[str, Sequenc
         float(np.mean(taus)),
         float(np.mean([a.argmax() == b.argmax() for a, b in zip(ours, theirs, strict=True)])),
     )
+
+
+def kendall_tau(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Kendall's tau-b of two rows of scores; pairs are counted one by one, so it is for lists, not for millions.
+
+    Source: Kendall, "The treatment of ties in ranking problems", Biometrika 33 (1945). NaN where a row is all ties.
+    """
+    left, right = (np.sign(np.subtract.outer(x, x)) for x in (np.asarray(a, np.float64), np.asarray(b, np.float64)))
+    pairs = np.sqrt(np.square(left).sum() * np.square(right).sum())
+    return float((left * right).sum() / pairs) if pairs else float("nan")
 
 
 def write_parity(folder: Path, parity: Parity, reference: str) -> None:

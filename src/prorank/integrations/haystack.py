@@ -83,5 +83,6 @@ class ProRankRanker:
         for document in documents:
             fields = [str(document.meta[name]) for name in self.meta_fields_to_embed if document.meta.get(name)]
             texts.append("\n".join([*fields, document.content or ""]))
-        ranked = self._ranker.rank(query, texts, top_k or self.top_k, instruction or self.instruction)
+        count = self.top_k if top_k is None else top_k
+        ranked = self._ranker.rank(query, texts, count, self.instruction if instruction is None else instruction)
         return {"documents": [replace(documents[r.index], score=r.margin) for r in ranked]}

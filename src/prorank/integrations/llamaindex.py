@@ -15,13 +15,19 @@ from prorank.integrations.ranker import Ranker
 require("llama_index.core", extra="llamaindex")
 from llama_index.core.bridge.pydantic import Field, PrivateAttr  # noqa: E402
 from llama_index.core.postprocessor.types import BaseNodePostprocessor  # noqa: E402
-from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle  # noqa: E402
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle  # noqa: E402
 
 __all__ = ["ProRankRerank"]
 
+_SCORE = "retrieval_score"
+
 
 class ProRankRerank(BaseNodePostprocessor):
-    """Orders nodes by margin, their new score; the first stage's goes to ``retrieval_score`` in the metadata."""
+    """Orders nodes by margin, their new score; the first stage's goes to ``retrieval_score`` in the metadata.
+
+    Nodes come back as copies, so that the caller's stay as they are. Neither a language model nor an embedding reads
+    ``retrieval_score``, and one that is there already stays: a second reranker sees what the first one saw.
+    """
 
     top_n: int = Field(default=5, ge=1, description="How many nodes to keep.")
     model: str | None = Field(default=None, description="Name of a model; default: the built-in reranker.")
@@ -49,8 +55,20 @@ class ProRankRerank(BaseNodePostprocessor):
         texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
         kept = []
         for result in self._ranker.rank(query_bundle.query_str, texts, self.top_n, self.instruction):
-            node = nodes[result.index]
-            if self.keep_retrieval_score:
-                node.node.metadata["retrieval_score"] = node.score
-            kept.append(NodeWithScore(node=node.node, score=result.margin))
+            given = nodes[result.index]
+            node = _with_retrieval_score(given) if self.keep_retrieval_score else given.node
+            kept.append(NodeWithScore(node=node, score=result.margin))
         return kept
+
+
+def _with_retrieval_score(given: NodeWithScore) -> BaseNode:
+    """A copy of the node that carries its first score where neither a language model nor an embedding reads it."""
+    node = given.node
+    if given.score is None or _SCORE in node.metadata:
+        return node
+    changed = {
+        "metadata": {**node.metadata, _SCORE: given.score},
+        "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, _SCORE],
+        "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, _SCORE],
+    }
+    return node.model_copy(update=changed)

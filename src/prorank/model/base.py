@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prorank._optional import require
 from prorank.cache import cache_dir
 from prorank.files import atomic_folder, sha256_file
 from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, base_file, say
@@ -84,16 +85,14 @@ def load_base(
     Raises:
         BaseError: it cannot be found, its files are damaged, or it is stored as a pickle.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    torch, transformers = require("torch", extra="torch"), require("transformers", extra="torch")
     source = resolve_base(name, local_files_only=local_files_only)
     if isinstance(source, Path):
         _refuse_pickles(source)
     options = {"trust_remote_code": False, "local_files_only": local_files_only or isinstance(source, Path)}
     with _quiet_transformers(), _readable_errors(name):
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype if dtype is not None else torch.float32,
             use_safetensors=True,
@@ -110,12 +109,11 @@ def load_tokenizer(name: str, *, local_files_only: bool = False) -> Any:
     Raises:
         BaseError: as :func:`load_base`.
     """
-    from transformers import AutoTokenizer
-
+    transformers = require("transformers", extra="torch")
     source = resolve_base(name, local_files_only=local_files_only)
     offline = local_files_only or isinstance(source, Path)
     with _quiet_transformers(), _readable_errors(name):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
 
 
 def weights_sha256(folder: Path) -> str:
@@ -153,13 +151,11 @@ def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:
     if (folder / _SOURCE).is_file():
         return folder
     say(f"unpacking {file.name} to float32 weights in the cache, once ...")
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    torch, transformers = require("torch", extra="torch"), require("transformers", extra="torch")
     with _quiet_transformers(), _readable_errors(str(file)):
         where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
-        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **where)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
     model.hf_quantizer = None  # the weights are plain numbers now; transformers still calls them quantised
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):

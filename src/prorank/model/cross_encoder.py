@@ -14,7 +14,11 @@ __all__ = ["write_cross_encoder_layout"]
 def write_cross_encoder_layout(
     folder: Path, template: PromptTemplate, label_ids: tuple[int, int], max_length: int
 ) -> None:
-    """Files by which ``sentence_transformers.CrossEncoder`` loads the folder and computes the very same margin."""
+    """Files by which ``sentence_transformers.CrossEncoder`` loads the folder and computes the same margins.
+
+    That holds for texts that fit, and for documents that are truncated. It does not know excerpts and windows, gives a
+    long query all the room there is (we stop at ``query_max_length``), and reads a special token in a text as one.
+    """
 
     def write(name: str, data: Any) -> None:
         (folder / name).parent.mkdir(exist_ok=True)

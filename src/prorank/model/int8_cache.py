@@ -70,7 +70,7 @@ def int8_of(
     if found is None:
         try:
             with locked(folder.with_name(f".{folder.name}.lock"), lambda: say("another process makes it; waiting ...")):
-                found = _whole(folder) or _made(folder, name, base, adapters, label_ids)
+                found = _whole(folder, say) or _made(folder, name, base, adapters, label_ids)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the disk is full" if full else error.strerror or str(error)
@@ -126,8 +126,9 @@ def _adapter_sha256(adapter: Path) -> str:
     return "\n".join([settings, *(weights or [sha256_file(*sorted(adapter.glob("*.safetensors")))])])
 
 
-def _whole(folder: Path) -> dict[str, Any] | None:
-    """What is recorded of a folder, or None where it is not there; a damaged one is as good as none."""
+def _whole(folder: Path, tell: Callable[[str], None] | None = None) -> dict[str, Any] | None:
+    """What is recorded of a folder, or None where it is not there; a damaged one, of which ``tell`` is told, is as
+    good as none."""
     if not folder.is_dir():
         return None
     try:
@@ -136,7 +137,8 @@ def _whole(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         damaged = [_RECORD]
     if damaged:
-        say(f"{folder / damaged[0]} is damaged: the model is made again")
+        if tell is not None:
+            tell(f"{folder / damaged[0]} is damaged: the model is made again")
         return None
     return record
 

@@ -16,12 +16,13 @@ from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import EarlyExit
 from prorank.model.architecture import UnsupportedError
 from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest, stack_of
+from prorank.model.engine import default_engine, has_torch
 from prorank.model.exported import BACKENDS, open_exported
 from prorank.prompt.encoder import PromptEncoder
 from prorank.prompt.template import PromptTemplate
 from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend
 
-__all__ = ["LoadOptions", "Parts", "combined", "early_exits", "load_parts"]
+__all__ = ["LoadOptions", "Parts", "check_backend", "combined", "early_exits", "load_parts"]
 
 
 class LoadOptions(NamedTuple):
@@ -57,11 +58,7 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
     Raises:
         ValueError: something does not exist or does not fit; the message names it.
     """
-    kind, _, where = options.backend.partition(":")
-    if kind not in ("auto", "torch", "remote", *BACKENDS) or (kind == "remote") != bool(where):
-        raise ValueError(
-            f"backend must be auto, torch, {', '.join(BACKENDS)} or remote:MODEL@URL, got {options.backend!r}"
-        )
+    kind, where = check_backend(options.backend)
     if options.threads is not None and options.threads < 1:
         raise ValueError(f"threads must be at least 1, got {options.threads}")
     if kind == "remote":
@@ -69,8 +66,18 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
     folder = Path(name).expanduser()
     manifest = read_manifest(folder) if folder.is_dir() else None
     holds = manifest.backend if manifest is not None else "torch"
+    if holds == "torch" and kind == "auto":
+        kind = default_engine(
+            name, device=options.device, dtype=options.dtype, share_prefix=options.share_prefix,
+            changed=options.adapter is not None or options.template is not None,
+        )  # fmt: skip
     if holds == "torch" and kind == "native":
-        return _native(name, options)
+        try:
+            return _native(name, options)
+        except UnsupportedError as error:
+            if has_torch():
+                raise
+            raise UnsupportedError(f"{error}; PyTorch may run it: pip install 'prorank[torch]'") from error
     if kind not in ("auto", holds):
         made_from = name if holds == "torch" else "the checkpoint it was made from"
         hint = f"export {made_from}: prorank export --to {kind}" if kind != "torch" else "name the checkpoint"
@@ -115,15 +122,27 @@ def _native(name: str, options: LoadOptions) -> Parts:
             f"template {encoder.template.name!r}: its label words are not those of {name}; native has no others"
         )
     backend: Any = NativeBackend(made.folder, encoder.label_ids, threads=options.threads)
-    backend.weights_bytes = made.bytes
+    backend.weights_bytes, backend.folder = made.bytes, made.folder
     weights = combined(made.base_sha256, *manifest.weights.values())
     cascade = Cascade.load(checkpoint_folder(name)) if adapter is None else None
     return Parts(backend, encoder, manifest, weights, backend.batch_tokens, cascade)
 
 
+def check_backend(value: str) -> tuple[str, str]:
+    """``--backend`` as (kind, where it is).
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+    kind, _, where = value.partition(":")
+    if kind not in ("auto", "torch", "remote", *BACKENDS) or (kind == "remote") != bool(where):
+        raise ValueError(f"backend must be auto, torch, {', '.join(BACKENDS)} or remote:MODEL@URL, got {value!r}")
+    return kind, where
+
+
 def _torch(name: str, options: LoadOptions) -> Parts:
-    require("transformers", extra="torch")
     torch = require("torch", extra="torch")
+    require("transformers", extra="torch")
 
     from prorank.backends.torch import TorchBackend, pick_device, pick_dtype
     from prorank.prompt.derive import resolve_template

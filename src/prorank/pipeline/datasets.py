@@ -8,13 +8,25 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prorank.pipeline.candidates import lists_of, open_collection
+from prorank.pipeline.checks import collection_there, first_stage_known
+
 if TYPE_CHECKING:
-    from prorank.data.collection import Collection
+    from prorank.data.collection import Collection, OwnDocuments
     from prorank.training.refine.config import RefineConfig
     from prorank.training.refine.lists import ListSource
     from prorank.types import Run
 
-__all__ = ["DatasetSpec", "EvaluationSet", "Prepared", "list_source", "load_dataset", "load_tests", "read_specs"]
+__all__ = [
+    "DatasetSpec",
+    "EvaluationSet",
+    "Prepared",
+    "datasets_there",
+    "list_source",
+    "load_dataset",
+    "load_tests",
+    "read_specs",
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,8 @@ class DatasetSpec:
     """Of this collection in the mixture."""
     cap: int | None = None
     """At most so many lists of one query in an epoch."""
+    own_documents: OwnDocuments | None = None
+    """A document with the query's own id: keep or drop; default: drop in BEIR folders, else keep."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +99,35 @@ def read_specs(flags: Sequence[str] | None, file: Mapping[str, Any], common: Map
     return specs
 
 
-def load_dataset(spec: DatasetSpec, depth: int, evaluation: Sequence[Collection] = ()) -> Prepared:
+def datasets_there(specs: Sequence[DatasetSpec]) -> None:
+    """Every file, split and first stage that the specs name, before the first one's candidates are computed.
+
+    Raises:
+        ValueError: one is not there; the message names the flag.
+        ImportError: its library is not installed.
+    """
+    for spec in specs:
+        collection_there("--data", spec.path, spec.split)
+        if spec.first_stage is not None:
+            first_stage_known("--first-stage", spec.first_stage)
+        if spec.teacher is not None:
+            first_stage_known("--teacher", spec.teacher)
+
+
+def load_dataset(
+    spec: DatasetSpec, depth: int, evaluation: Sequence[Collection] = (), *, need_candidates: bool = True
+) -> Prepared:
     """Load, drop what evaluation sets share (and say so), compute candidates and teacher scores.
 
     Args:
         depth: candidates a query.
+        need_candidates: whether it is an error that no query has any.
     """
     from prorank.data.first_stage import first_stage
-    from prorank.data.load import load_collection, training_split
+    from prorank.data.load import training_split
     from prorank.data.overlap import find_overlap, without
 
-    collection = load_collection(spec.path, training_split(spec.path, spec.split))
+    collection = open_collection(spec.path, training_split(spec.path, spec.split), spec.own_documents)
     overlap = find_overlap(collection, evaluation)
     if any(overlap):
         print(
@@ -105,25 +137,40 @@ def load_dataset(spec: DatasetSpec, depth: int, evaluation: Sequence[Collection]
         )
         collection = without(collection, overlap)
     stage = spec.first_stage or ("given" if collection.candidates is not None else "bm25")
-    candidates = first_stage(stage, collection, depth)
+    candidates = lists_of(collection, stage, depth, required=need_candidates)
     teacher = None
     if spec.teacher is not None:
         teacher = candidates if spec.teacher == stage else first_stage(spec.teacher, collection, 2 * depth)
     return Prepared(spec, collection, candidates, teacher)
 
 
-def load_excluded(specs: Sequence[str]) -> list[Collection]:
-    """Evaluation sets named as ``PATH`` (all its splits but train) or ``PATH:SPLIT``."""
+def load_excluded(
+    specs: Sequence[str], flag: str = "--exclude", own_documents: OwnDocuments | None = None
+) -> list[Collection]:
+    """Evaluation sets named as ``PATH`` (all its splits but train) or ``PATH:SPLIT``.
+
+    Raises:
+        ValueError: one cannot be loaded; the message names the flag.
+    """
     from prorank.data.load import load_collection, splits_of
 
     found = []
-    for path, split in map(_path_and_split, specs):
-        splits = [split] if split else [s for s in splits_of(path) if s != "train"]
-        found += [load_collection(path, one) for one in splits]
+    for spec in specs:
+        path, split = _path_and_split(spec)
+        try:
+            splits = [split] if split else [s for s in splits_of(path) if s != "train"]
+            found += [load_collection(path, one, own_documents=own_documents) for one in splits]
+        except ValueError as error:
+            raise ValueError(f"{flag} {spec}: {error}") from None
     return found
 
 
-def load_tests(specs: Sequence[str], datasets: Sequence[DatasetSpec], instruction: str | None) -> list[EvaluationSet]:
+def load_tests(
+    specs: Sequence[str],
+    datasets: Sequence[DatasetSpec],
+    instruction: str | None,
+    own_documents: OwnDocuments | None = None,
+) -> list[EvaluationSet]:
     """Evaluation sets, named as for `load_excluded`, with the instructions that they were trained with.
 
     Args:
@@ -134,7 +181,7 @@ def load_tests(specs: Sequence[str], datasets: Sequence[DatasetSpec], instructio
     return [
         EvaluationSet(collection, trained.get(_resolved(_path_and_split(spec)[0]), instruction))
         for spec in specs
-        for collection in load_excluded([spec])
+        for collection in load_excluded([spec], "--test", own_documents)
     ]
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from prorank.cli._model import positive
+from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.pipeline.checks import collection_there, first_stage_known
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
@@ -41,6 +43,7 @@ def add_query_arguments(parser: argparse.ArgumentParser, *, split: str, candidat
     parser.add_argument("--data", required=True, action="append", metavar="PATH", help="collection; repeatable")
     parser.add_argument("--split", metavar="NAME", help=f"which judgments (default: {split}, or the only ones)")
     parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="as in evaluate (default: %(default)s)")
+    add_own_documents(parser)
     parser.add_argument(
         "--queries", type=positive, default=100, metavar="N", help="of each collection (default: %(default)s)"
     )
@@ -61,16 +64,18 @@ def chosen_queries(
     Raises:
         ValueError: no query has candidates.
     """
-    from prorank.data import first_stage
     from prorank.data.collection import pick_split
-    from prorank.data.load import load_collection, splits_of
+    from prorank.data.load import splits_of
 
+    first_stage_known("--first-stage", args.first_stage)
+    for path in args.data:  # all of them, before the first one's candidates are computed
+        collection_there("--data", path, args.split)
     found = []
     for path in args.data:
         splits = splits_of(path)
         wanted = args.split or (split if split in splits else None)
-        collection = load_collection(path, pick_split(path, splits, wanted))
-        lists = first_stage(args.first_stage, collection, args.candidates)
+        collection = open_collection(path, pick_split(path, splits, wanted), args.own_documents)
+        lists = lists_of(collection, args.first_stage, args.candidates)
         ids = sorted((q for q in lists if lists[q]), key=lambda q: hash_of(salt + q))
         if accepts is not None:
             ids = [q for q in ids if accepts(collection, q)]

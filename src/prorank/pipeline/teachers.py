@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from prorank.evaluate.systems import System
     from prorank.types import Run
 
-__all__ = ["scored_candidates", "teacher_run"]
+__all__ = ["scored_candidates", "teacher_known", "teacher_run"]
 
 _FIRST_STAGES = ("bm25", "bm25-padded", "dense", "fused", "given")
 
@@ -30,8 +31,7 @@ def teacher_run(spec: str, args: argparse.Namespace, collection: Collection, can
     """
     from prorank.data.first_stage import first_stage
 
-    kind = spec.partition(":")[0]
-    if kind in _FIRST_STAGES or Path(spec).is_file():
+    if _is_run(spec):
         depth = max(1000, max(map(len, candidates.values()), default=0))
         scores = first_stage(spec, collection, depth)
         return {q: {d: scores[q][d] for d in listed if d in scores.get(q, {})} for q, listed in candidates.items()}
@@ -52,15 +52,42 @@ def scored_candidates(system: System, collection: Collection, candidates: Run, f
     return outcome.run
 
 
-def _system(spec: str, args: argparse.Namespace) -> System:
+def teacher_known(spec: str, args: argparse.Namespace) -> None:
+    """Whether :func:`teacher_run` will find what the spec names, before another teacher scores for hours.
+
+    Raises:
+        ValueError: it will not; the message names ``--teacher``.
+        ImportError: its library is not installed.
+    """
+    from prorank.pipeline.checks import first_stage_known, models_known
+
+    if _is_run(spec):
+        first_stage_known("--teacher", spec)
+    elif _peer(spec) is None:
+        models_known(args, [spec], "--teacher")
+
+
+def _is_run(spec: str) -> bool:
+    return spec.partition(":")[0] in _FIRST_STAGES or (Path(spec).is_file() and not spec.endswith(".gguf"))
+
+
+def _peer(spec: str) -> Callable[[], System] | None:
+    """What loads a peer as ``evaluate --baseline`` takes it; None where the spec names no kind of peer."""
     from prorank.evaluate.baselines import BASELINES, parse_baseline
 
     kinds = {name.partition(":")[0].partition("[")[0] for name in BASELINES}
-    if spec.partition(":")[0] in kinds:
-        baseline = parse_baseline(spec)
-        if baseline.load is None:
-            raise ValueError(f"--teacher: {spec!r} is a run; name its file")
-        return baseline.load()
+    if spec.partition(":")[0] not in kinds:
+        return None
+    baseline = parse_baseline(spec)
+    if baseline.load is None:
+        raise ValueError(f"--teacher: {spec!r} is a run; name its file")
+    return baseline.load
+
+
+def _system(spec: str, args: argparse.Namespace) -> System:
+    load = _peer(spec)
+    if load is not None:
+        return load()
     from prorank.cli._model import load_reranker
     from prorank.evaluate.systems import RerankerSystem
 

@@ -97,8 +97,14 @@ class PromptEncoder:
                 f"max_length {max_length} is too small: template {template.name!r} alone takes {fixed} tokens"
             )
 
-    def encode(self, query: str, documents: Sequence[str], instruction: str | None = None) -> Encoded:
+    def encode(
+        self, query: str, documents: Sequence[str], instruction: str | None = None, *, keep_end: bool = False
+    ) -> Encoded:
         """Token ids of every (query, document) prompt, the common beginning kept apart.
+
+        Args:
+            keep_end: long documents lose their beginning instead of what ``long_documents`` says (``max_window``,
+                which loses nothing, stays).
 
         Raises:
             ValueError: instruction and query leave no room for a document within ``max_length``.
@@ -117,7 +123,11 @@ class PromptEncoder:
         if self.long_documents == "max_window":
             rows, row_document = self._windows(texts, room)
             return Encoded(EncodedGroup(prefix, rows, instruction_length), row_document, 0, len(documents))
-        if self.long_documents == "truncate":
+        if keep_end:
+            all_ids = self._encode_text(texts)
+            head = self._encode_text([piece.text[: piece.text.index("{document}")]])[0]
+            kept = [ids if len(ids) <= room else _end(ids, head, room) for ids in all_ids]
+        elif self.long_documents == "truncate":
             all_ids = self._encode_text.limited(texts, room + 1)
             kept = [ids[:room] for ids in all_ids]
         else:
@@ -128,6 +138,10 @@ class PromptEncoder:
             kept = [self._excerpt(ids[:limit], room, weights) for ids in all_ids]
         group = EncodedGroup(prefix, [ids + self.suffix_ids for ids in kept], instruction_length)
         return Encoded(group, tuple(range(len(documents))), sum(len(ids) > room for ids in all_ids), len(documents))
+
+    def beginning(self, text: str, limit: int) -> str:
+        """What of ``text`` its first ``limit`` tokens hold."""
+        return self._encode_text.beginning(text, limit)
 
     def _windows(self, texts: list[str], room: int) -> tuple[list[list[int]], tuple[int, ...]]:
         """Rows of overlapping windows, and the document of each."""
@@ -196,6 +210,12 @@ class PromptEncoder:
 
 def _fields(piece: Piece) -> str:
     return piece.text if piece.kind == "user" else ""
+
+
+def _end(ids: list[int], head: list[int], room: int) -> list[int]:
+    """The last ids that fit behind ``head``, the template's words before the document."""
+    head = head[: room - 1]
+    return head + ids[len(ids) - (room - len(head)) :]
 
 
 def _static_ids(tokenizer: Any, text: str) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from array import array
+from bisect import bisect_right
 from itertools import pairwise
 from typing import Any
 
@@ -69,6 +70,25 @@ class TextEncoder:
             if len(text) > chars and len(encoded[i]) <= limit:  # a text of very long tokens: read it all
                 encoded[i] = self([text])[0]
         return encoded
+
+    def beginning(self, text: str, limit: int) -> str:
+        """What of ``text`` its first ``limit`` tokens (1 or more) hold; a character that they cut goes as a whole."""
+        if len(text.encode("utf-8", "replace")) <= limit:  # a token has at least one byte
+            return text
+        clean = _SURROGATE.sub("\ufffd", text)
+        if self._fast is not None:
+            encoding = self._fast.encode(clean, add_special_tokens=False)
+            if self._forbidden.isdisjoint(encoding.ids):
+                offsets = encoding.offsets
+                return text if len(offsets) <= limit else text[: min(offsets[limit - 1][1], offsets[limit][0])]
+        ids = self._ids([clean])[0]
+        if len(ids) <= limit:
+            return text
+        kept = self._tokenizer.decode(ids[:limit]).rstrip("\ufffd")
+        if clean.startswith(kept):
+            return text[: len(kept)]
+        # What it decodes is not what it read (lower case, say): a beginning of so many tokens, or one fewer.
+        return text[: bisect_right(range(1, len(text)), limit, key=lambda end: len(self._ids([clean[:end]])[0]))]
 
     def _plain(self, texts: list[str]) -> list[list[int]]:
         if self._fast is not None:  # the Rust tokenizer itself: no shared truncation state, so threads may share it

@@ -41,6 +41,8 @@ class ServeConfig:
     """Tokens of one request after truncation; over it 413."""
     max_model_bytes: int | None = None
     """Memory of loaded models together; over it the least recently used idle model is dropped. None: no bound."""
+    auto_truncate: bool = False
+    """Texts that are too long are cut where a text-embeddings-inference request does not say; otherwise 413."""
     instruction: str | None = None
     """What relevance means where a request gives no instruction; None: the model's own default."""
     api_keys: tuple[str, ...] = field(default=(), repr=False)

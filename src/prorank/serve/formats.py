@@ -17,6 +17,7 @@ from pydantic_core import from_json
 
 from prorank.scoring import rank_order
 from prorank.serve import schemas
+from prorank.serve.document_objects import object_text
 from prorank.serve.errors import INVALID_STATUS, ApiError
 
 __all__ = ["FORMATS", "ROUTES", "Format", "Outcome", "Work", "parse"]
@@ -32,8 +33,10 @@ class Work(NamedTuple):
     model: str | None = None
     instruction: str | None = None
     raw_scores: bool = False
-    cut: bool = True
-    """Texts that are too long are cut; otherwise the request is refused."""
+    cut: bool | None = True
+    """Texts that are too long are cut (True), or the request is refused (False); None: as the server is set."""
+    keep_end: bool = False
+    """What is cut loses its beginning, not its end."""
     max_tokens_per_doc: int | None = None
 
 
@@ -83,14 +86,10 @@ class Format:
 def _v1_texts(request: schemas.V1Request) -> list[str]:
     if request.documents is None:
         return list(request.texts or ())
-    return [one if isinstance(one, str) else _object_text(one, request.rank_fields) for one in request.documents]
-
-
-def _object_text(document: schemas.DocumentObject, rank_fields: Sequence[str] | None) -> str:
-    if not rank_fields:
-        return document.text
-    values = document.model_dump()
-    return "\n".join(f"{name}: {values[name]}" for name in rank_fields if name in values)
+    return [
+        one if isinstance(one, str) else object_text(one, request.rank_fields or (), f"documents.{index}")
+        for index, one in enumerate(request.documents)
+    ]
 
 
 def _v1_work(request: schemas.V1Request) -> Work:
@@ -101,12 +100,12 @@ def _v1_work(request: schemas.V1Request) -> Work:
 
 def _v1_answer(request: schemas.V1Request, outcome: Outcome) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
-    given: Sequence[str | schemas.DocumentObject] = request.documents or request.texts or ()
-    for index, score, margin in outcome.best(request.top_n):
+    given: Sequence[str | Mapping[str, Any]] = request.documents or request.texts or ()
+    for index, score, margin in outcome.best(request.top_n or None):
         result: dict[str, Any] = {"index": index, "relevance_score": score}
         if request.return_documents is not False:
             one = given[index]
-            result["document"] = {"text": one} if isinstance(one, str) else one.model_dump()
+            result["document"] = {"text": one} if isinstance(one, str) else one
         if request.return_margins:
             result["margin"] = margin
         results.append(result)
@@ -130,7 +129,7 @@ def _infinity_work(request: schemas.InfinityRequest) -> Work:
 
 def _infinity_answer(request: schemas.InfinityRequest, outcome: Outcome) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
-    for index, score, _ in outcome.best(request.top_n):
+    for index, score, _ in outcome.best(request.top_n if request.top_n and request.top_n > 0 else None):
         results.append({"index": index, "relevance_score": score})
         if request.return_documents:
             results[-1]["document"] = request.documents[index]
@@ -185,7 +184,7 @@ def _voyage_answer(request: schemas.VoyageRequest, outcome: Outcome) -> dict[str
 def _tei_work(request: schemas.TeiRequest) -> Work:
     return Work(
         [(request.query, request.texts)], request.model, request.instruction, bool(request.raw_scores),
-        cut=bool(request.truncate),
+        cut=request.truncate, keep_end=request.truncation_direction in ("Left", "left"),
     )  # fmt: skip
 
 
@@ -296,7 +295,7 @@ def parse(path: str, body: bytes) -> tuple[Format, Any, Work]:
     return format_, request, format_.work(request)
 
 
-_FIELDS = frozenset(name for one in FORMATS.values() for name in one.request.model_fields) | {"text"}
+_FIELDS = frozenset(name for one in FORMATS.values() for name in one.request.model_fields)
 
 
 def _reason(error: ValueError) -> str:

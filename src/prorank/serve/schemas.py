@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 __all__ = [
-    "CohereAnswer", "CohereError", "CohereRequest", "DocumentObject", "InfinityAnswer", "InfinityRequest", "ModelList",
-    "ScoreAnswer", "ScoreError",
-    "ScoreRequest", "TeiError", "TeiRequest", "TeiResult", "V1Answer", "V1Error", "V1Request", "VoyageAnswer",
-    "VoyageError", "VoyageRequest",
+    "CohereAnswer", "CohereError", "CohereRequest", "InfinityAnswer", "InfinityRequest", "ModelList", "ScoreAnswer",
+    "ScoreError", "ScoreRequest", "TeiError", "TeiRequest", "TeiResult", "V1Answer", "V1Error", "V1Request",
+    "VoyageAnswer", "VoyageError", "VoyageRequest",
 ]  # fmt: skip
 
 
@@ -25,6 +25,9 @@ def _whole(value: object) -> object:
 
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 TopN = Annotated[int, Field(ge=1, description="How many results to return; all by default."), BeforeValidator(_whole)]
+TopNOrAll = Annotated[
+    int, Field(ge=0, description="How many results to return; 0 (vLLM's default) means all."), BeforeValidator(_whole)
+]
 Texts = Annotated[list[str], Field(min_length=1)]
 
 
@@ -36,12 +39,9 @@ class _Request(BaseModel):
     raw_scores: bool | None = Field(None, description="Scores are margins (logits) instead of probabilities.")
 
 
-class DocumentObject(BaseModel):
-    """A document given as an object; other fields come back unchanged with ``return_documents``."""
-
-    model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
-
-    text: str
+_NULL: JsonDict = {"type": "null"}
+_OBJECT_WITH_TEXT: JsonDict = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
+_TEXTS_ARRAY: JsonDict = {"type": "array", "items": {"anyOf": [{"type": "string"}, _OBJECT_WITH_TEXT]}}
 
 
 class V1Request(_Request):
@@ -50,18 +50,37 @@ class V1Request(_Request):
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [
-                {"required": ["documents"], "properties": {"documents": {"type": "array"}, "texts": {"type": "null"}}},
-                {"required": ["texts"], "properties": {"texts": {"type": "array"}, "documents": {"type": "null"}}},
+                {
+                    "required": ["documents"],
+                    "properties": {
+                        "documents": _TEXTS_ARRAY,
+                        "texts": _NULL,
+                        "rank_fields": {"anyOf": [_NULL, {"type": "array", "maxItems": 0}]},
+                    },
+                },
+                {  # objects need no "text" where other fields are named
+                    "required": ["documents", "rank_fields"],
+                    "properties": {
+                        "documents": {"type": "array"},
+                        "texts": _NULL,
+                        "rank_fields": {"type": "array", "minItems": 1},
+                    },
+                },
+                {"required": ["texts"], "properties": {"texts": {"type": "array"}, "documents": _NULL}},
             ]
         }
     )
 
     query: str = Field(min_length=1)
-    documents: Annotated[list[str | DocumentObject], Field(min_length=1)] | None = None
+    documents: Annotated[list[str | dict[str, Any]], Field(min_length=1)] | None = Field(
+        None, description="Strings, or objects with a text; all their fields come back with return_documents."
+    )
     texts: Texts | None = Field(None, description="llama.cpp's other name for documents.")
-    top_n: TopN | None = None
+    top_n: TopNOrAll | None = None
     return_documents: bool | None = Field(None, description="Give the documents back; on by default, as at Jina.")
-    rank_fields: list[str] | None = Field(None, description="Cohere v1: which fields of document objects are read.")
+    rank_fields: list[str] | None = Field(
+        None, description="Cohere v1: which fields of document objects are read; text by default."
+    )
     return_margins: bool | None = Field(None, description="Adds each result's margin (logit) beside its score.")
 
 
@@ -70,7 +89,9 @@ class InfinityRequest(_Request):
 
     query: str = Field(min_length=1)
     documents: Texts
-    top_n: TopN | None = None
+    top_n: Annotated[int, BeforeValidator(_whole)] | None = Field(
+        None, description="How many results to return; 0 and below mean all, as at infinity."
+    )
     return_documents: bool | None = Field(None, description="Off by default.")
 
 
@@ -98,7 +119,12 @@ class TeiRequest(_Request):
 
     query: str = Field(min_length=1)
     texts: Texts
-    truncate: bool | None = Field(None, description="Cut what is too long; by default it is refused with 413.")
+    truncate: bool | None = Field(
+        None, description="Cut what is too long; by default it is refused with 413 (see --auto-truncate)."
+    )
+    truncation_direction: Literal["Left", "left", "Right", "right"] | None = Field(
+        None, description="Which end of a text that is cut goes: its beginning (Left) or its end (Right, the default)."
+    )
     return_text: bool | None = Field(None, description="Off by default.")
 
 

@@ -123,7 +123,8 @@ class Service:
                 raise ApiError(
                     413, "too_large", f"the request has {tokens} tokens; the bound is {self.config.max_request_tokens}"
                 )
-            if truncated and not work.cut:
+            cut = self.config.auto_truncate if work.cut is None else work.cut
+            if truncated and not cut:
                 raise _too_long(format_, truncated, model)
             model.metrics.truncated.inc(truncated)
             scored = await self._score(model, encoded)
@@ -198,9 +199,8 @@ class Service:
 
 def _too_long(format_: Format, truncated: int, model: LoadedModel) -> ApiError:
     limit = model.reranker.encoder.max_length
-    message = (
-        f"{truncated} of the texts do not fit into {limit} tokens with the query; allow truncation or shorten them"
-    )
+    texts, them = ("1 text does", "it") if truncated == 1 else (f"{truncated} texts do", "them")
+    message = f"{texts} not fit into {limit} tokens with the query; allow truncation or shorten {them}"
     return ApiError(413, "too_long", message) if format_.name == "tei" else format_.invalid(message)
 
 
@@ -210,17 +210,9 @@ def _encode(model: LoadedModel, work: Work) -> list[Encoded]:
     encoded = []
     for query, documents in work.lists:
         if limit is not None and limit < encoder.max_length:
-            documents = [_cut_to_tokens(encoder.tokenizer, text, limit) for text in documents]
-        encoded.append(model.reranker.encode(query, documents, work.instruction))
+            documents = [encoder.beginning(text, limit) for text in documents]
+        encoded.append(model.reranker.encode(query, documents, work.instruction, keep_end=work.keep_end))
     return encoded
-
-
-def _cut_to_tokens(tokenizer: Any, text: str, limit: int) -> str:
-    """The longest beginning of ``text`` with at most ``limit`` tokens."""
-    if len(text.encode("utf-8", "ignore")) <= limit:  # a token has at least one byte
-        return text
-    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    return text if len(offsets) <= limit else text[: offsets[limit - 1][1]]
 
 
 async def _disconnected(request: Request) -> None:

@@ -64,7 +64,8 @@ class ListSource:
         dropped: frozenset[str] = frozenset(),
     ) -> None:
         self.collection, self.config = collection, config
-        self.candidates, self.instruction, self.weight = candidates or {}, instruction, weight
+        self.candidates = collection.without_own(candidates or {})
+        self.instruction, self.weight = instruction, weight
         if not weight > 0:
             raise ValueError(f"weight: expected more than 0 for {collection.name}, got {weight}")
         self._teacher = {q: _scaled(s, config.teacher_normalise) for q, s in (teacher or {}).items() if s}
@@ -164,6 +165,8 @@ class ListSource:
 
     def _random(self, query_id: str, count: int, rng: random.Random, taken: Sequence[str]) -> list[str]:
         grades, used, chosen = self._grades.get(query_id, {}), set(taken), []
+        if query_id in self.collection.own_documents:
+            used.add(query_id)
         for _ in range(100 * (count + 1)):
             if len(chosen) >= count:
                 break

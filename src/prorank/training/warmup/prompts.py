@@ -69,7 +69,8 @@ class PromptSampler:
             raise ValueError(f"data: {collection.name} has {len(self._doc_ids)} documents, too few for negatives")
         if config.hard_negatives and candidates is None:
             raise ValueError("hard_negatives: a first stage is needed to draw them from")
-        self._hard = {q: self._window(q, candidates) for q in self._positives} if candidates is not None else {}
+        lists = collection.without_own(candidates) if candidates is not None else None
+        self._hard = {q: self._window(q, lists) for q in self._positives} if lists is not None else {}
         self.train_ids = [q for q in self._positives if not is_held_out(q, config.held_out)]
         self.held_out_ids = [q for q in self._positives if is_held_out(q, config.held_out)]
         if not self.train_ids or not self.held_out_ids:
@@ -120,7 +121,9 @@ class PromptSampler:
         return chosen
 
     def _differs(self, query_id: str, doc_id: str) -> bool:
-        """A copy of a positive under another id is no negative."""
+        """No copy of a positive under another id is a negative, nor the query's own document where it is left out."""
+        if doc_id == query_id and doc_id in self.collection.own_documents:
+            return False
         content = self.collection.documents[doc_id].content
         return all(self.collection.documents[p].content != content for p in self._positives[query_id])
 

@@ -1,0 +1,168 @@
+"""What a long command needs, looked at before it starts: names, files, folders to write, extras. Nothing is computed.
+
+Every function raises ValueError with the flag's name, or ImportError with the extra's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prorank._optional import check as installed
+
+if TYPE_CHECKING:
+    from prorank.model.checkpoint import Manifest
+
+__all__ = [
+    "backend_runs",
+    "collection_there",
+    "first_stage_known",
+    "folder_writable",
+    "installed",
+    "model_known",
+    "models_known",
+    "target_writable",
+    "template_known",
+    "training_ready",
+]
+
+_EXTRAS = {"openvino": "openvino", "onnx": "onnxruntime", "llamacpp": "llama_cpp"}
+"""Backend -> the library that runs it; the backend's name is that of the extra."""
+
+
+def folder_writable(flag: str, path: str | Path) -> None:
+    """A folder that is there or can be made, and can be written to."""
+    path = Path(path)
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise ValueError(f"{flag}: {path} cannot be a folder: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{flag}: {path} cannot be written: no permission to write in {there}")
+
+
+def target_writable(flag: str, path: str | Path | None) -> None:
+    """A file that can be made or written over; None is nothing to check."""
+    if path is None:
+        return
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{flag}: {path} is a folder; expected a file name")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ValueError(f"{flag}: {path} cannot be written: no permission")
+    folder_writable(flag, path.absolute().parent)
+
+
+def collection_there(flag: str, path: str, split: str | None = None) -> None:
+    """A collection of this name, with this split, as far as the names of files tell."""
+    from prorank.data.load import splits_of, there
+
+    if path.startswith("irds:"):
+        installed("ir_datasets", extra="ir-datasets")
+    elif path != "stdlib":
+        try:
+            there(path)
+        except ValueError as error:
+            raise ValueError(f"{flag}: {str(error).removeprefix('data: ')}") from None
+    splits = splits_of(path)
+    if split is not None and splits != [None] and split not in splits:
+        raise ValueError(f"{flag}: {path} has the splits {', '.join(map(str, splits))}; {split!r} is not among them")
+
+
+def first_stage_known(flag: str, spec: str | None) -> None:
+    """The name of a first stage whose library is installed, or the path of a run; None is the default's."""
+    from prorank.data.first_stage import check_spec
+
+    try:
+        check_spec(spec or "bm25")
+    except ValueError as error:
+        raise ValueError(f"{flag}: {str(error).removeprefix('first-stage: ')}") from None
+
+
+def template_known(flag: str, name: str | None) -> None:
+    """A preset, or a template file that can be read."""
+    if name in (None, "prorank"):
+        return
+    from prorank.prompt.derive import resolve_template
+
+    try:
+        resolve_template(name, None)
+    except ValueError as error:
+        raise ValueError(f"{flag}: {error}") from None
+
+
+def model_known(flag: str, name: str | None) -> Manifest | None:
+    """A model of this name: built in, a folder or a file that is there, or a hub id that answers.
+
+    Returns:
+        Its manifest, where it is a checkpoint or an export.
+    """
+    from prorank.model.base import load_tokenizer, resolve_base
+    from prorank.model.built_in import BUILT_IN
+    from prorank.model.checkpoint import checkpoint_folder, read_manifest
+
+    if name is None or name in BUILT_IN:
+        return None
+    folder = checkpoint_folder(name)
+    try:
+        if not folder.is_dir():
+            if folder.suffix != ".gguf":
+                load_tokenizer(name)  # of a hub id the smallest part; anything else is refused at once
+            elif not folder.is_file():
+                resolve_base(name)
+            return None
+        manifest = read_manifest(folder)
+        if not any((folder / file).is_file() for file in ("prorank.json", "adapter_config.json", "config.json")):
+            raise ValueError(f"{name} holds no model (no prorank.json, adapter_config.json or config.json)")
+    except ValueError as error:
+        raise ValueError(f"{flag}: {error}") from None
+    if manifest is not None:
+        backend_runs(manifest.backend)
+    if manifest is not None and manifest.kind == "adapter" and manifest.base_name:
+        model_known(flag, manifest.base_name)
+    return manifest
+
+
+def backend_runs(backend: str) -> None:
+    """The library, or the compiler, that a backend needs to run."""
+    if backend in _EXTRAS:
+        installed(_EXTRAS[backend], extra=backend)
+    elif backend == "native":
+        from prorank.backends.native.compiler import compiler
+
+        compiler()
+
+
+def training_ready(options: Mapping[str, Any], out: str | Path, *modules: str) -> None:
+    """What every training command needs: an output folder, the extra, a base, a template, a device.
+
+    Args:
+        options: the command's, as ``run_options`` gives them.
+        modules: of the extra ``train``, what this command uses in the end besides accelerate and jinja2.
+    """
+    folder_writable("--out", out)
+    target_writable("--records", options.get("records"))
+    installed("accelerate", "jinja2", *modules, extra="train")
+    template_known("--template", options.get("template"))
+    model_known("--model", options.get("model"))
+    if options.get("device") not in (None, "auto", "cpu"):
+        from prorank.backends.torch import pick_device
+
+        pick_device(options["device"])
+
+
+def models_known(args: argparse.Namespace, names: Sequence[str | None], flag: str = "--model") -> list[Manifest | None]:
+    """The models, and what the flags of ``add_model_arguments`` name beside them."""
+    from prorank.model.loading import check_backend
+
+    check_backend(args.backend)
+    template_known("--template", args.template)
+    if args.adapter is not None and not (Path(args.adapter).expanduser() / "adapter_config.json").is_file():
+        raise ValueError(f"--adapter: {args.adapter} holds no adapter_config.json (expected a peft LoRA folder)")
+    if args.device not in (None, "auto", "cpu"):
+        from prorank.backends.torch import pick_device
+
+        pick_device(args.device)
+    return [model_known(flag, name) for name in names]
