@@ -66,11 +66,13 @@ class Architecture(NamedTuple):
         }
 
 
-def architecture_of_config(config: Mapping[str, Any], rotary: tuple[Any, float] | None = None) -> Architecture:
+def architecture_of_config(
+    config: Mapping[str, Any], frequencies: npt.NDArray[np.float32] | None = None
+) -> Architecture:
     """The sizes in a transformers ``config.json``.
 
     Args:
-        rotary: frequencies ``(size / 2,)`` and the scale of the rotary positions, where a model has computed them.
+        frequencies: of the rotary positions, where they are known better than by the settings.
 
     Raises:
         UnsupportedError: the architecture is another, or a size does not fit the engine; names what.
@@ -84,7 +86,6 @@ def architecture_of_config(config: Mapping[str, Any], rotary: tuple[Any, float] 
     try:
         heads = int(config["num_attention_heads"])
         size = int(config.get("head_dim") or config["hidden_size"] // heads)
-        frequencies, scale = rotary or (_frequencies(config, size), 1.0)
         return _checked(Architecture(
             kind=kind,
             layers=int(config["num_hidden_layers"]),
@@ -96,8 +97,7 @@ def architecture_of_config(config: Mapping[str, Any], rotary: tuple[Any, float] 
             vocabulary=int(config["vocab_size"]),
             positions=config.get("max_position_embeddings"),
             epsilon=float(config["rms_norm_eps"]),
-            frequencies=frequencies,
-            rotary_scale=scale,
+            frequencies=_frequencies(config, size) if frequencies is None else frequencies,
         ))  # fmt: skip
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise BaseError(f"config.json: {type(error).__name__}: {error}") from error
