@@ -62,7 +62,7 @@ def steps() -> list[tuple[str, dict[str, Any]]]:
     file = recipe()
     if not file:
         return []
-    from prorank.cli.train import BLOCK_KEYS
+    from prorank.pipeline.train import BLOCK_KEYS
 
     found = [("warmup", file.get("warmup", {}))]
     for block in file.get("blocks", [{"name": "all"}]):

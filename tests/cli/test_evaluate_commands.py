@@ -111,10 +111,10 @@ def test_analyze(folder, tiny_llama_dir, tmp_path, capsys):
 
 
 def test_labels_a_record_file_and_the_default_folder(folder, tiny_llama_dir, tmp_path, capsys, monkeypatch):
-    from prorank.cli import evaluate
+    from prorank import progress
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluate, "_PAUSE", 0.0)
+    monkeypatch.setattr(progress, "_PAUSE", 0.0)
     words = ["evaluate", "--data", str(folder), "--model", f"one={tiny_llama_dir}", "--model", str(tiny_llama_dir)]
     assert main([*words, "--dtype", "float32", "--threads", "1", "--record", "all.jsonl", "--top-k", "3"]) == 0
     found = capsys.readouterr()

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,9 @@ def test_a_checkpoint_runs_on_our_engine_without_an_export(
 
 
 def made(checkpoint: Path) -> int8_cache.Int8:
-    base_name, adapters, _ = stack_of(str(checkpoint))
-    return int8_cache.int8_of(checkpoint.name, base_name, adapters, LABELS)
+    base_name, adapters, manifest = stack_of(str(checkpoint))
+    assert manifest is not None
+    return int8_cache.int8_of(checkpoint.name, base_name, adapters, manifest)
 
 
 def test_damaged_files_in_the_cache_are_made_again(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,17 +162,17 @@ def test_damaged_files_in_the_cache_are_made_again(checkpoint: Path, capsys: pyt
 
 def test_other_weights_other_labels_other_folders(base: Path, checkpoint: Path, tmp_path: Path) -> None:
     folders = {made(checkpoint).folder, made(with_adapter(base, tmp_path / "mine", use_rslora=True)).folder}
-    base_name, adapters, _ = stack_of(str(checkpoint))
-    folders.add(int8_cache.int8_of("mine", base_name, adapters, (7, 8)).folder)
-    folders.add(int8_cache.int8_of("mine", base_name, [], LABELS).folder)
+    base_name, adapters, manifest = stack_of(str(checkpoint))
+    assert manifest is not None
+    folders.add(int8_cache.int8_of("mine", base_name, adapters, replace(manifest, label_ids=(7, 8))).folder)
+    folders.add(int8_cache.int8_of("mine", base_name, [], manifest).folder)
     assert len(folders) == 4
 
 
 def test_two_first_starts_make_it_once(checkpoint: Path) -> None:
     code = (
         "import sys; from prorank.model import checkpoint, int8_cache\n"
-        "base, adapters, _ = checkpoint.stack_of(sys.argv[1])\n"
-        "print(int8_cache.int8_of('mine', base, adapters, (5, 6)).folder)"
+        "print(int8_cache.int8_of('mine', *checkpoint.stack_of(sys.argv[1])).folder)"
     )
     command = [sys.executable, "-c", code, str(checkpoint)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -203,12 +205,13 @@ def test_a_full_disk_and_a_cache_that_cannot_be_written_to(
 def test_bases_that_do_not_fit_are_named(checkpoint: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(checkpoint, other)
-    _, adapters, _ = stack_of(str(checkpoint))
+    _, adapters, manifest = stack_of(str(checkpoint))
+    assert manifest is not None
     with pytest.raises(UnsupportedError, match="not 'someone/model'"):
-        int8_cache.int8_of("mine", "someone/model", adapters, LABELS)
+        int8_cache.int8_of("mine", "someone/model", adapters, manifest)
     changed = make_tiny(tmp_path / "changed", "qwen2", tiny_tokenizer(), seed=3, **SIZES)
     with pytest.raises(BaseError, match="was trained on a base with sha256"):
-        int8_cache.int8_of("mine", str(changed), adapters, LABELS)
+        int8_cache.int8_of("mine", str(changed), adapters, manifest)
     wide = make_tiny(tmp_path / "wide", "qwen2", tiny_tokenizer(), **{**SIZES, "intermediate_size": 96})
     with pytest.raises(UnsupportedError, match="intermediate_size that 64 divides, not 96"):
-        int8_cache.int8_of("mine", str(wide), [], LABELS)
+        int8_cache.int8_of("mine", str(wide), [], manifest)

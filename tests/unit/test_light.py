@@ -16,7 +16,7 @@ import pytest
 from native_parts import runs_here
 from prorank import Reranker
 from prorank.backends.native import engine as native_engine
-from prorank.model import engine
+from prorank.model import default_engine as engine
 
 REPO = Path(__file__).resolve().parents[2]
 BLOCKED = """
@@ -30,6 +30,8 @@ class Light:
             return None
         found = (finder.find_spec(name, path, target) for finder in self.finders)
         return next((spec for spec in found if spec is not None), None)
+    def find_distributions(self, *words):
+        return importlib.metadata.MetadataPathFinder.find_distributions(*words)
 sys.meta_path[:] = [Light()]
 """
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["can_skip_unread", "reading", "skip_unread"]
+__all__ = ["can_skip_unread", "read_everything", "reading", "skip_unread"]
 
 Positions = tuple[torch.Tensor, torch.Tensor]
 """Rows and columns."""
@@ -67,6 +67,13 @@ def skip_unread(decoder: Any) -> None:
     for part in (product, layer.mlp):
         if part is not None and _gather not in part._forward_pre_hooks.values():
             part.register_forward_pre_hook(_gather)
+
+
+def read_everything(decoder: Any) -> None:
+    """Take back what :func:`skip_unread` did."""
+    for part in decoder.layers[-1].modules() if hasattr(decoder, "layers") else ():
+        for number in [n for n, hook in part._forward_pre_hooks.items() if hook is _gather]:
+            del part._forward_pre_hooks[number]
 
 
 def _gather(_part: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:

@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.cli._model import add_model_arguments, load_options, load_reranker, positive
 from prorank.cli.evaluate import add_data_arguments, load_candidates, named_model
 from prorank.pipeline.checks import folder_writable, installed, models_known, target_writable
 from prorank.progress import progress_bar
+
+if TYPE_CHECKING:
+    from prorank.evaluate.analyze import Analysis
 
 __all__ = ["add_arguments", "run"]
 
@@ -65,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     folder_writable("--out", args.out)
     target_writable("--record", args.record)
     names = [named_model(model)[1] for model in args.model or [None]]
-    for name, manifest in zip(names, models_known(args, names), strict=True):
+    for name, manifest in zip(names, models_known(load_options(args), names), strict=True):
         if manifest is not None and manifest.backend != "torch":
             raise ValueError(
                 f"--model: {name} is an export, which computes no full-vocabulary logits; analyse the checkpoint it "
@@ -85,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     (out / "record.jsonl").unlink(missing_ok=True)
     total = len(sample.pairs) + sum(map(len, sample.lists.values()))
-    analyses, record = [], {}
+    analyses: list[Analysis] = []
+    record: Mapping[str, Any] = {}
     for model in args.model or [None]:
         label, source = named_model(model)
         reranker = load_reranker(args, source)

@@ -14,9 +14,9 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from prorank.cli._model import add_model_arguments, load_reranker, positive, share
+from prorank.cli._model import add_model_arguments, load_options, load_reranker, positive, share
+from prorank.cli._queries import add_query_arguments, chosen_queries
 from prorank.pipeline.checks import folder_writable, installed, models_known
-from prorank.pipeline.queries import Candidates, add_query_arguments, chosen_queries, hash_of
 from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from prorank.data.collection import Collection
+    from prorank.pipeline.queries import Candidates
 
 __all__ = ["add_arguments", "run"]
 
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     installed("scipy", extra="evaluate")
     if not args.dry_run:
         folder_writable("--model", folder)
-    models_known(args, [name])
+    models_known(load_options(args), [name])
     jobs = _jobs(args)
     reranker = load_reranker(args)
     margins, relevant, fitted_on = _scored(args, jobs, reranker)
@@ -101,6 +102,8 @@ def _scored(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Margins, whether relevant, and whether to be fitted on, of every judged query's candidates."""
     import numpy as np
+
+    from prorank.pipeline.queries import hash_of
 
     margins: list[Any] = []
     relevant: list[bool] = []

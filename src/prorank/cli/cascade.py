@@ -17,13 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.cli._model import add_model_arguments, load_options, load_reranker, positive
+from prorank.cli._queries import add_query_arguments, chosen_queries
 from prorank.pipeline.checks import folder_writable, models_known
-from prorank.pipeline.queries import Candidates, add_query_arguments, chosen_queries
 from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
     from prorank.early_exit.fit import Fit, Seen
+    from prorank.pipeline.queries import Candidates
 
 __all__ = ["add_arguments", "run"]
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     folder = _folder(name, Path(args.out))
     if args.top >= args.candidates:
         raise ValueError(f"--top: expected fewer than the {args.candidates} candidates, got {args.top}")
-    models_known(args, [name])
+    models_known(load_options(args), [name])
     folder_writable("--out", args.out)
     jobs = chosen_queries(args, "train")
     reranker = load_reranker(args)

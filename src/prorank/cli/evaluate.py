@@ -11,17 +11,17 @@ again continues an interrupted run.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prorank.cli._model import add_model_arguments, load_reranker, positive
-from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.cli._flags import add_own_documents
+from prorank.cli._model import add_model_arguments, load_options, load_reranker, positive
+from prorank.pipeline.candidates import lists_of, open_collection
 from prorank.pipeline.checks import first_stage_known, folder_writable, installed, models_known, target_writable
+from prorank.progress import system_progress
 
 if TYPE_CHECKING:
     from prorank.evaluate.baselines import Baseline
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from prorank.evaluate.results import Evaluation
     from prorank.evaluate.systems import System
 
-__all__ = ["add_arguments", "add_data_arguments", "load_candidates", "named_model", "progress", "run"]
-
-_PAUSE = 60.0
-"""Seconds between two lines of progress where stderr is no terminal."""
+__all__ = ["add_arguments", "add_data_arguments", "load_candidates", "named_model", "run"]
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     peers += [_peer(baseline, collection, args.top_k) for baseline in baselines]
     out = Path(args.out or Path("results") / "-".join(filter(None, (collection.name, collection.split))))
     folder_writable("--out", out)
-    with progress() as on_system:
+    with system_progress() as on_system:
         result = evaluate(
             collection,
             candidates,
@@ -151,7 +148,7 @@ def _check(args: argparse.Namespace, models: Sequence[str | None]) -> None:
         folder_writable("--out", args.out)
     target_writable("--record", args.record)
     names = [named_model(model)[1] for model in models]
-    models_known(args, names)
+    models_known(load_options(args), names)
     for name in names if args.cascade else ():
         if args.adapter is not None or Cascade.load(checkpoint_folder(name or default_model())) is None:
             raise ValueError(f"--cascade: {name or default_model()} has no read-outs; fit them with: prorank cascade")
@@ -186,7 +183,7 @@ def load_candidates(args: argparse.Namespace) -> tuple[Any, Any, str]:
         collection,
         args.run or args.first_stage,
         args.top_k,
-        flag="--run" if args.run else "--first-stage",
+        field="run" if args.run else "first_stage",
         remedy="--first-stage dense, or a run file with --run",
     )
     return collection, candidates, _first_stage_name(args)
@@ -224,62 +221,6 @@ def _peer(baseline: Baseline, collection: Any, top_k: int) -> Peer:
         return Peer(baseline.load, name=baseline.name)
     name, source = baseline.run
     return Peer(None, (name, first_stage(source, collection, max(top_k, 1000))))
-
-
-@contextlib.contextmanager
-def progress() -> Iterator[Callable[[str, int], Callable[[int, int], None]]]:
-    """A bar a system on stderr with rate and time left; where stderr is no terminal, such a line a minute."""
-    if not sys.stderr.isatty():
-        yield _lines
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-
-        def on_system(name: str, queries: int) -> Callable[[int, int], None]:
-            task = bars.add_task(name, total=queries, rate="")
-
-            def on_query(done: int, resumed: int) -> None:
-                speed = bars.tasks[task].speed
-                rate = f"{speed:.2f} queries/s" if speed else ""
-                words = f"{rate} ({resumed} resumed)" if resumed else rate
-                bars.update(task, completed=done, rate=words)
-
-            return on_query
-
-        yield on_system
-
-
-def _lines(name: str, queries: int) -> Callable[[int, int], None]:
-    started = said = time.monotonic()
-
-    def on_query(done: int, resumed: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if done > resumed and now - said >= _PAUSE:
-            said, rate = now, (done - resumed) / (now - started)
-            left = (queries - done) / rate / 60
-            words = f"{name}: {done} of {queries} queries, {rate:.2f} queries/s, {left:.0f} min left"
-            print(words, file=sys.stderr, flush=True)
-
-    return on_query
 
 
 def _print(result: Evaluation, out: Path) -> None:

@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from prorank.cli._model import add_model_arguments, positive
+from prorank.cli._model import add_model_arguments, load_options, load_reranker, positive
 from prorank.pipeline.checks import backend_runs, collection_there, folder_writable, models_known
 
 __all__ = ["add_arguments", "run"]
@@ -40,9 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load in float32, write, open what was written, compare."""
-    if args.dtype not in ("auto", "float32"):
+    if args.dtype not in (None, "auto", "float32"):
         raise ValueError(f"--dtype: an export starts from float32 weights, got {args.dtype}; --to says the precision")
-    from prorank.cli._model import load_reranker
     from prorank.export.targets import TARGETS, check_target, compare, export, parity_texts, write_parity
     from prorank.reranker import Reranker
 
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     check_target(args.to, Path(args.out))
     backend_runs(TARGETS[args.to].backend)  # opens what was written, for the parity report
     folder_writable("--out", args.out)
-    (manifest,) = models_known(args, [args.model])
+    (manifest,) = models_known(load_options(args), [args.model])
     if manifest is not None and manifest.backend != "torch":
         raise ValueError(f"--model: {args.model} is an export itself; give the checkpoint it was made from")
     if args.data:
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(message: Warning | str, *_: Any) -> None:
+def _show(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"prorank export: warning: {message}", file=sys.stderr)
 
 

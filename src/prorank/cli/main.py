@@ -70,8 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         build_parser().parse_args(words[:1])  # --help, --version, or an error that lists the commands
         return 2
     command = words[0]
+    parser = None
     try:
-        args = build_parser(command).parse_args(words[1:])
+        parser = build_parser(command)
+        args = parser.parse_args(words[1:])
         return int(_module(command).run(args))
     except KeyboardInterrupt:
         print(f"\nprorank {command}: interrupted", file=sys.stderr)
@@ -82,7 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, TypeError, RuntimeError) as error:
         if os.environ.get("PRORANK_DEBUG"):
             raise
-        print(f"prorank {command}: error: {_one_line(error)}", file=sys.stderr)
+        message = _one_line(error)
+        if parser is not None:
+            from prorank.cli._flags import named_as_flag
+
+            message = named_as_flag(message, parser)
+        print(f"prorank {command}: error: {message}", file=sys.stderr)
         return 2
 
 

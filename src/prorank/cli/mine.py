@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prorank.cli._model import add_model_arguments, load_reranker, positive
-from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.cli._flags import add_own_documents
+from prorank.cli._model import add_model_arguments, load_options, load_reranker, positive
+from prorank.pipeline.candidates import lists_of, open_collection
 from prorank.pipeline.checks import first_stage_known, models_known, target_writable
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from prorank.data.load import training_split
 
     if args.model is not None:
-        models_known(args, [args.model])
+        models_known(load_options(args), [args.model])
     split = training_split(args.data, args.split)
     return mine(args, open_collection(args.data, split, args.own_documents), model=args.model)
 

@@ -15,8 +15,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from prorank.cli._model import add_model_arguments, positive
-from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.cli._flags import add_own_documents
+from prorank.cli._model import add_model_arguments, load_options, positive
+from prorank.pipeline.candidates import lists_of, open_collection
 from prorank.pipeline.checks import first_stage_known, target_writable
 
 __all__ = ["add_arguments", "run"]
@@ -57,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
 
     target_writable("--out", out)
     first_stage_known("--first-stage", args.first_stage)
+    options = load_options(args)
     for spec in args.teacher:
-        teacher_known(spec, args)
+        teacher_known(spec, options)
     split = training_split(args.data, args.split)
     collection = open_collection(args.data, split, args.own_documents)
     if args.pseudo_queries:
@@ -72,7 +74,11 @@ def run(args: argparse.Namespace) -> int:
         qrels={q: collection.qrels[q] for q in kept if q in collection.qrels},
     )
     candidates = lists_of(collection, args.first_stage, args.top_k)
-    runs = [teacher_run(spec, args, collection, candidates, out.with_suffix(".scores")) for spec in args.teacher]
+    scored = out.with_suffix(".scores")
+    runs = [
+        teacher_run(spec, collection, candidates, scored, options=options, instruction=args.instruction)
+        for spec in args.teacher
+    ]
     scores = runs[0] if len(runs) == 1 else fuse(runs)
     write_jsonl(collection, out, scores)
     documents = sum(map(len, scores.values()))

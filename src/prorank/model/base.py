@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from prorank._optional import require
 from prorank.cache import cache_dir
-from prorank.files import atomic_folder, sha256_file
+from prorank.files import atomic_folder, folder_lock, recover_folder
 from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, base_file, say
+from prorank.model.hashes import known_sha256
 
 __all__ = [
     "BUILT_IN",
@@ -61,7 +62,7 @@ def resolve_base(name: str, *, local_files_only: bool = False) -> Path | str:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise BaseError(f"model {name}: no such file")
-        return _from_gguf(path, sha256_file(path))
+        return _from_gguf(path, known_sha256(path))
     if path.is_dir():
         return path
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -128,7 +129,7 @@ def weights_sha256(folder: Path) -> str:
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise BaseError(f"model {folder}: no model*.safetensors in this folder")
-    return sha256_file(*files)
+    return known_sha256(*files)
 
 
 def _hub_sha256(model: Any) -> str:
@@ -138,6 +139,7 @@ def _hub_sha256(model: Any) -> str:
 def unpacked(spec: BaseSpec) -> Path | None:
     """The folder of a built-in base's float32 weights in the cache, if it is there."""
     folder = _built_in_folder(spec)
+    recover_folder(folder)
     return folder if (folder / _SOURCE).is_file() else None
 
 
@@ -146,11 +148,24 @@ def _built_in_folder(spec: BaseSpec) -> Path:
 
 
 def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:
-    """De-quantise a GGUF file to a plain float32 checkpoint in the cache; the folder it is in."""
+    """De-quantise a GGUF file to a plain float32 checkpoint in the cache; the folder it is in.
+
+    Of several processes that come first together, one does it and the others wait.
+    """
     folder = folder or cache_dir("bases", f"{file.stem}-{sha256[:12]}")
+    recover_folder(folder)
     if (folder / _SOURCE).is_file():
         return folder
-    say(f"unpacking {file.name} to float32 weights in the cache, once ...")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    wait = f"waiting for another process, which unpacks {file.name} ..."
+    with folder_lock(folder.with_name(f"{folder.name}.unpacking"), on_wait=lambda: say(wait)):
+        if not (folder / _SOURCE).is_file():
+            say(f"unpacking {file.name} to float32 weights in the cache, once ...")
+            _unpack(file, sha256, folder)
+    return folder
+
+
+def _unpack(file: Path, sha256: str, folder: Path) -> None:
     torch, transformers = require("torch", extra="torch"), require("transformers", extra="torch")
     with _quiet_transformers(), _readable_errors(str(file)):
         where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
@@ -164,7 +179,6 @@ def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:
         model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
         (aside / _SOURCE).write_text(json.dumps({"file": file.name, "sha256": sha256}) + "\n", "utf-8")
-    return folder
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -11,17 +11,19 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prorank.backends.native.engine import FORMAT
 from prorank.cache import cache_dir
-from prorank.files import atomic_folder, locked, sha256_file
+from prorank.files import atomic_folder, folder_lock, recover_folder, sha256_file
 from prorank.model.architecture import UnsupportedError
 from prorank.model.base import unpacked, weights_sha256
 from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, base_file, say
-from prorank.model.checkpoint import check_base, read_manifest
+from prorank.model.checkpoint import Manifest, check_base, read_manifest, write_manifest
 from prorank.model.gguf_vocabulary import tokenizer_of
+from prorank.model.hashes import known_sha256
 from prorank.model.int8 import write_int8, write_labels
 from prorank.model.lora import Merged, plain_pairs
 from prorank.model.weights import FolderWeights, GgufWeights, Weights
@@ -41,19 +43,19 @@ class Int8(NamedTuple):
     base_sha256: str
     positions: int | None
     """Most tokens of a prompt."""
-    bytes: int
-    """Of the folder's files."""
+    manifest: Manifest
+    """Of the folder, which is an export like others."""
 
 
 def int8_of(
-    name: str, base_name: str, adapters: Sequence[Path], label_ids: tuple[int, int], *, local_files_only: bool = False
+    name: str, base_name: str, adapters: Sequence[Path], manifest: Manifest, *, local_files_only: bool = False
 ) -> Int8:
     """The model from the cache; made first where it is not there.
 
     Args:
         name: what people call it.
         base_name, adapters: of :func:`prorank.model.checkpoint.stack_of`.
-        label_ids: whose rows of the output matrix come along.
+        manifest: the checkpoint's; the rows of the output matrix for its ``label_ids`` come along.
 
     Raises:
         UnsupportedError: our engine does not know the architecture, or an adapter is more than plain LoRA.
@@ -62,15 +64,19 @@ def int8_of(
     base = _Base(base_name, local_files_only)
     for adapter in adapters:
         check_base(adapter, read_manifest(adapter), base_name, base.sha256)
-    parts = [FORMAT, _BUILD, base.sha256, repr(tuple(label_ids))]
+    parts = [FORMAT, _BUILD, base.sha256, repr(tuple(manifest.label_ids))]
     parts += [_adapter_sha256(adapter) for adapter in adapters]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     folder = cache_dir("int8", f"{Path(name).stem}-{key[:12]}")
+    recover_folder(folder)
     found = _whole(folder)
     if found is None:
         try:
-            with locked(folder.with_name(f".{folder.name}.lock"), lambda: say("another process makes it; waiting ...")):
-                found = _whole(folder, say) or _made(folder, name, base, adapters, label_ids)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with folder_lock(
+                folder.with_name(f"{folder.name}.making"), lambda: say("another process makes it; waiting ...")
+            ):
+                found = _whole(folder, say) or _made(folder, name, base, adapters, manifest)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the disk is full" if full else error.strerror or str(error)
@@ -78,7 +84,9 @@ def int8_of(
                 f"the int8 model of {name} cannot be kept in the cache {folder.parent}: {reason}; PRORANK_CACHE names "
                 "another folder"
             ) from error
-    return Int8(folder, base.sha256, found["positions"], sum(found["bytes"].values()))
+    made = read_manifest(folder)
+    assert made is not None
+    return Int8(folder, base.sha256, found["positions"], made)
 
 
 def cached_int8() -> list[tuple[str, int]]:
@@ -104,7 +112,7 @@ class _Base:
         elif self._path.is_dir():
             self.sha256 = weights_sha256(self._path)
         elif self._path.suffix == ".gguf" and self._path.is_file():
-            self.sha256 = sha256_file(self._path)
+            self.sha256 = known_sha256(self._path)
         else:
             raise UnsupportedError(f"native runs built-in models, checkpoint folders and .gguf files, not {name!r}")
 
@@ -143,7 +151,7 @@ def _whole(folder: Path, tell: Callable[[str], None] | None = None) -> dict[str,
     return record
 
 
-def _made(folder: Path, name: str, base: _Base, adapters: Sequence[Path], label_ids: tuple[int, int]) -> dict[str, Any]:
+def _made(folder: Path, name: str, base: _Base, adapters: Sequence[Path], manifest: Manifest) -> dict[str, Any]:
     """Write a folder; what is recorded of it."""
     weights, write_tokenizer = base.open()
     pairs = [plain_pairs(adapter) for adapter in adapters]
@@ -154,9 +162,12 @@ def _made(folder: Path, name: str, base: _Base, adapters: Sequence[Path], label_
     weights = Merged(weights, plain, adapters) if plain else weights
     with atomic_folder(folder) as aside:
         write_int8(weights, aside)
-        write_labels(weights, label_ids, aside)
+        write_labels(weights, manifest.label_ids, aside)
         write_tokenizer(aside / "tokenizer.json")
         (aside / "config.json").write_text(json.dumps(weights.architecture.config(), indent=2) + "\n", "utf-8")
+        files = {file.name: sha256_file(file) for file in sorted(aside.glob("*.safetensors"))}
+        own = replace(manifest, kind="model", backend="native", precision="int8", files=files)
+        write_manifest(aside, own)
         sizes = {file.name: file.stat().st_size for file in sorted(aside.iterdir())}
         record: dict[str, Any] = {"positions": weights.architecture.positions, "bytes": sizes}
         (aside / _RECORD).write_text(json.dumps(record) + "\n", "utf-8")

@@ -14,31 +14,19 @@ from typing import Any, NamedTuple
 from prorank._optional import require
 from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import EarlyExit
+from prorank.files import recover_folder
 from prorank.model.architecture import UnsupportedError
+from prorank.model.built_in import say
 from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest, stack_of
-from prorank.model.engine import default_engine, has_torch
-from prorank.model.exported import BACKENDS, open_exported
-from prorank.prompt.encoder import PromptEncoder
+from prorank.model.default_engine import default_engine, has_torch
+from prorank.model.engines import BACKENDS
+from prorank.model.exported import open_exported
+from prorank.model.options import LoadOptions
+from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
 from prorank.prompt.template import PromptTemplate
 from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend
 
 __all__ = ["LoadOptions", "Parts", "check_backend", "combined", "early_exits", "load_parts"]
-
-
-class LoadOptions(NamedTuple):
-    """Arguments of :meth:`prorank.Reranker.from_pretrained`, with its meanings; None: the checkpoint's own."""
-
-    adapter: str | None = None
-    template: str | PromptTemplate | None = None
-    backend: str = "auto"
-    device: str | None = None
-    dtype: str | None = None
-    max_length: int | None = None
-    query_max_length: int | None = None
-    long_documents: str | None = None
-    threads: int | None = None
-    local_files_only: bool = False
-    share_prefix: bool = True
 
 
 class Parts(NamedTuple):
@@ -64,20 +52,13 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
     if kind == "remote":
         return _remote(name, where, options)
     folder = Path(name).expanduser()
+    recover_folder(folder)
     manifest = read_manifest(folder) if folder.is_dir() else None
     holds = manifest.backend if manifest is not None else "torch"
-    if holds == "torch" and kind == "auto":
-        kind = default_engine(
-            name, device=options.device, dtype=options.dtype, share_prefix=options.share_prefix,
-            changed=options.adapter is not None or options.template is not None,
-        )  # fmt: skip
+    if holds == "torch" and (found := _by_default(name, options) if kind == "auto" else None) is not None:
+        return found
     if holds == "torch" and kind == "native":
-        try:
-            return _native(name, options)
-        except UnsupportedError as error:
-            if has_torch():
-                raise
-            raise UnsupportedError(f"{error}; PyTorch may run it: pip install 'prorank[torch]'") from error
+        return _native(name, options)
     if kind not in ("auto", holds):
         made_from = name if holds == "torch" else "the checkpoint it was made from"
         hint = f"export {made_from}: prorank export --to {kind}" if kind != "torch" else "name the checkpoint"
@@ -92,6 +73,23 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
     return _torch(name, options)
 
 
+def _by_default(name: str, options: LoadOptions) -> Parts | None:
+    """A checkpoint on our own engine, or None where PyTorch is to run it."""
+    chosen = default_engine(
+        name, device=options.device, dtype=options.dtype, share_prefix=options.share_prefix,
+        changed=options.adapter is not None or options.template is not None,
+    )  # fmt: skip
+    if chosen == "torch":
+        return None
+    try:
+        return _native(name, options)
+    except (UnsupportedError, ImportError) as error:  # the latter: it crashes here
+        if not has_torch():
+            raise type(error)(f"{error}; PyTorch may run it: pip install 'prorank[torch]'") from error
+        say(f"{error}; PyTorch runs {name} instead")
+        return None
+
+
 def _check_device(backend: str, options: LoadOptions) -> None:
     if options.device not in (None, "auto", "cpu"):
         raise ValueError(f"device: the {backend} backend runs on the CPU, got {options.device!r}")
@@ -99,7 +97,7 @@ def _check_device(backend: str, options: LoadOptions) -> None:
 
 def _native(name: str, options: LoadOptions) -> Parts:
     """A checkpoint on our own engine, in int8 made for it in the cache."""
-    from prorank.backends.native.engine import NativeBackend, check_engine
+    from prorank.backends.native.engine import check_engine
     from prorank.model.int8_cache import int8_of
     from prorank.prompt.derive import resolve_template
     from prorank.prompt.tokenizer import FastTokenizer
@@ -112,7 +110,7 @@ def _native(name: str, options: LoadOptions) -> Parts:
     base_name, adapters, manifest = stack_of(name, adapter)
     if manifest is None:
         raise UnsupportedError(f"native runs rerankers, not the bare base {name}, whose prompt PyTorch derives")
-    made = int8_of(name, base_name, adapters, manifest.label_ids, local_files_only=options.local_files_only)
+    made = int8_of(name, base_name, adapters, manifest, local_files_only=options.local_files_only)
     tokenizer = FastTokenizer(made.folder)
     encoder = _encoder(
         tokenizer, resolve_template(_template(options, manifest), tokenizer), options, manifest, made.positions
@@ -121,8 +119,8 @@ def _native(name: str, options: LoadOptions) -> Parts:
         raise UnsupportedError(
             f"template {encoder.template.name!r}: its label words are not those of {name}; native has no others"
         )
-    backend: Any = NativeBackend(made.folder, encoder.label_ids, threads=options.threads)
-    backend.weights_bytes, backend.folder = made.bytes, made.folder
+    backend: Any = open_exported(made.folder, made.manifest, threads=options.threads, max_length=encoder.max_length)
+    backend.folder = made.folder
     weights = combined(made.base_sha256, *manifest.weights.values())
     cascade = Cascade.load(checkpoint_folder(name)) if adapter is None else None
     return Parts(backend, encoder, manifest, weights, backend.batch_tokens, cascade)
@@ -152,7 +150,7 @@ def _torch(name: str, options: LoadOptions) -> Parts:
     chosen = pick_device(options.device)
     base, manifest = load_checkpoint(
         name,
-        adapter=options.adapter,
+        adapter=os.fspath(options.adapter) if options.adapter is not None else None,
         dtype=pick_dtype(options.dtype, chosen),
         local_files_only=options.local_files_only,
     )
@@ -239,7 +237,7 @@ def _template(options: LoadOptions, manifest: Manifest | None) -> str | PromptTe
 def _encoder(
     tokenizer: Any, template: PromptTemplate, options: LoadOptions, manifest: Manifest | None, positions: int | None
 ) -> PromptEncoder:
-    own = (manifest.max_length if manifest else 0) or 512
+    own = (manifest.max_length if manifest else 0) or DEFAULT_MAX_LENGTH
     encoder = PromptEncoder(
         tokenizer,
         template,

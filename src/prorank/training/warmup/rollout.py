@@ -49,7 +49,7 @@ class Rollout(NamedTuple):
 class _Node(NamedTuple):
     prompt: int
     tokens: tuple[int, ...]
-    count: int
+    samples: int
 
 
 def sample(
@@ -88,10 +88,10 @@ def sample(
     }
     visible = packed.visible
     for depth in range(max_tokens):
-        grown = []
+        grown: list[_Node] = []
         for node in live:
             row = tables[depth][depth_rows[depth][node.prompt, node.tokens]]
-            for token, count in _draw(row.detach(), node.count, generators[node.prompt], top_p):
+            for token, count in _draw(row.detach(), node.samples, generators[node.prompt], top_p):
                 child = _Node(node.prompt, (*node.tokens, token), count)
                 (done if token == policy.end_id or depth + 1 == max_tokens else grown).append(child)
         live = grown
@@ -114,7 +114,7 @@ def sample(
     return Rollout(
         completions,
         torch.as_tensor([node.prompt for node in done], device=first.device),
-        torch.as_tensor([float(node.count) for node in done], device=first.device),
+        torch.as_tensor([float(node.samples) for node in done], device=first.device),
         logprobs,
         mask,
         first,
