@@ -4,7 +4,7 @@
     python examples/train.py my_folder                  # a BEIR folder, JSON lines, irds:ID, or stdlib
     python examples/train.py my_folder runs/mine
 
-A fifth of the queries is kept for the test. Stopped, the same call goes on where it was. Every setting is a field of
+A fifth of the queries is kept for the test. Run it again to resume after an interruption. Every setting is a field of
 `TrainRun`: `TrainRun(data=..., warmup=WarmupConfig(steps=300), refine=RefineConfig(list_size=16))`.
 """
 

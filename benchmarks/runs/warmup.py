@@ -1,6 +1,6 @@
 """What one GRPO step of warmup costs beside TRL's GRPOTrainer: prompts a second and peak memory, in one run.
 
-    python -m benchmarks.runs.warmup --data ../shared/data/msmarco-sample --append benchmarks/results/warmup.jsonl
+    python -m benchmarks.runs.warmup --data msmarco-sample --append benchmarks/results/warmup.jsonl
     python -m benchmarks.runs.warmup --queries 1 --repeats 1 --sides ours trl-plain        # does it run?
 
 Both sides take the same base in the same precision, LoRA of the same rank on the same layers, the very same prompt ids

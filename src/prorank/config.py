@@ -188,7 +188,10 @@ def _own_attribute_docs(cls: type) -> dict[str, str]:
 def _readable(reason: str) -> str:
     """jsonargparse's words for a type in words for people."""
     kind = reason.split(". Got")[0].removeprefix("typing.")
-    names = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false"}
+    names = {
+        "<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false",
+        "<class 'str'>": "a text", "<class 'tuple'>": "a list",
+    }  # fmt: skip
     if kind.startswith("Literal["):
         return "one of " + kind[8:].rstrip("]").replace("'", "")
     return names.get(kind, kind)

@@ -76,10 +76,10 @@ def test_a_changed_setting_in_the_same_folder_is_refused_and_restart_allows_it(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data", "nowhere"], "'nowhere' is no file, no folder"),
+        (["--data", "nowhere"], "'nowhere' is not a file, a folder"),
         (["--split", "dev"], "'dev' is not among them"),
-        (["--measures", "quality"], "'quality' is no measure"),
-        (["--first-stage", "bm52"], "none of bm25"),
+        (["--measures", "quality"], "'quality' is not a measure"),
+        (["--first-stage", "bm52"], "or one of bm25"),
         (["--run", "missing.trec"], "--run: there is no file missing.trec"),
         (["--baseline", "gpt"], "is none of bi-encoder"),
         (["--baseline", "cohere:m"], "set the environment variable COHERE_API_KEY"),

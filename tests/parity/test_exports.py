@@ -95,7 +95,7 @@ def test_command_writes_a_parity_report(checkpoint: Path, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["export", "--to", "openvino-int8", "--out", "{file}"], "no prorank folder"),
+        (["export", "--to", "openvino-int8", "--out", "{file}"], "not a prorank folder"),
         (["export", "--to", "openvino-int8", "--out", "{new}", "--dtype", "bfloat16"], "--dtype"),
         (["rank", "--query", "q", "--documents", "{file}", "--model", "{export}", "--backend", "onnx"], "openvino"),
         (["rank", "--query", "q", "--documents", "{file}", "--model", "{export}", "--dtype", "float32"], "dtype"),

@@ -210,3 +210,30 @@ def test_read_outs_go_along(tiny_llama_dir: Path, tmp_path: Path, by: str) -> No
     assert manifest is not None
     assert "cascade.safetensors" in manifest.files
     assert again.weights_sha256 == Reranker.from_pretrained(out, dtype="float32").weights_sha256
+
+
+def test_positions_stay_exact_in_bfloat16(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    """An adapter in bfloat16 scores as the merged checkpoint does that it is saved to, and so does training."""
+    import numpy as np
+    from peft import LoraConfig, get_peft_model
+
+    from prorank.model.checkpoint import save_checkpoint
+    from prorank.training.refine.config import RefineConfig
+    from prorank.training.setup import build_policy
+
+    base = load_base(str(tiny_llama_dir))
+    torch.manual_seed(0)
+    lora = get_peft_model(base.model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))  # type: ignore[arg-type]
+    manifest = Manifest(PRESETS["prorank"], (32, 33), base_name=str(tiny_llama_dir), base_sha256=base.sha256)
+    adapter = save_checkpoint(tmp_path / "adapter", lora, base.tokenizer, manifest)
+    reranker = Reranker.from_pretrained(adapter, dtype="bfloat16", device="cpu")
+    again = Reranker.from_pretrained(reranker.save(tmp_path / "merged"), dtype="bfloat16", device="cpu")
+    documents = [" ".join(f"word{i}" for i in range(n)) for n in (5, 50, 110)]
+    np.testing.assert_array_equal(again.margins("query", documents), reranker.margins("query", documents))
+
+    policy = build_policy(
+        load_base(str(tiny_llama_dir)), reranker.encoder, RefineConfig(precision="bfloat16"), torch.device("cpu")
+    )
+    model = policy.model.get_base_model()
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32

@@ -79,13 +79,15 @@ def test_python_and_the_command_line_train_alike(folders, tmp_path):
 def test_each_stage_alone_returns_what_it_wrote(folders, tmp_path):
     base, data = folders
     warmed_up = warmup(
-        WarmupRun(data=data, out=str(tmp_path / "warmup"), model=base, device="cpu", analysis_pairs=0, warmup=WARMUP)
+        WarmupRun(
+            data=Path(data), out=tmp_path / "warmup", model=Path(base), device="cpu", analysis_pairs=0, warmup=WARMUP
+        )
     )
     assert warmed_up.record == json.loads((tmp_path / "warmup" / "records.jsonl").read_text())
     assert warmed_up.report == tmp_path / "warmup" / "report.html"
     assert {change.measure: round(change.after, 4) for change in warmed_up.changes} == warmed_up.record["after"]
     refined = refine(
-        RefineRun(data=data, out=str(tmp_path / "refine"), model=str(warmed_up.model), device="cpu", refine=REFINE)
+        RefineRun(data=Path(data), out=tmp_path / "refine", model=warmed_up.model, device="cpu", refine=REFINE)
     )
     assert refined.record["model"] == str(warmed_up.model)
     assert refined.first_stage == refined.record["first_stage"]
@@ -138,6 +140,8 @@ def test_example_trains_in_five_lines(folders, tmp_path, monkeypatch, capsys):
         (lambda: TrainRun(data="x", test_stages=("base",)), "test_stages"),
         (lambda: TrainRun(data="x", test_queries=0), "test_queries"),
         (lambda: TrainRun(data="x", threads=0), "threads"),
+        (lambda: TrainRun(data="x", test="path"), "test"),
+        (lambda: RefineRun(data="x", out="y", exclude="path"), "exclude"),
         (lambda: TrainRun(data="x", max_length=1.5), "max_length"),
         (lambda: RefineRun(data="x", out="y", eval_top_k=0), "eval_top_k"),
         (lambda: WarmupRun(data="x", out="y", analysis_pairs=1), "analysis_pairs"),
@@ -182,12 +186,23 @@ def test_settings_that_do_not_fit_the_data_are_named_with_their_section(folders,
     assert f"error: --refine.{field}: " in capsys.readouterr().err
 
 
-def test_a_value_of_the_wrong_kind_in_a_file_is_named(folders, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('max_length = "long"', "--max-length: got 'long'; expected a whole number"),
+        ('test = "path"', "--test: got 'path'; expected a list"),
+        ("model = 3", "--model: got 3; expected a text"),
+        ('test_stages = ["best"]', "--test-stages: got ['best']; expected one of base, warmed-up, refined"),
+        ("threads = 0", "--threads: expected a whole number of at least 1, got 0"),
+        ("blocks = [{remine = -1}]", "[[blocks]] number 1: remine: expected a number of queries, got -1"),
+    ],
+)
+def test_a_value_that_does_not_fit_in_a_file_is_named(folders, tmp_path, capsys, line, words):
     _, data = folders
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(f'data = "{data}"\nout = "{tmp_path / "run"}"\nmax_length = "long"\n')
+    recipe.write_text(f'data = "{data}"\nout = "{tmp_path / "run"}"\n{line}\n')
     assert main(["train", "--config", str(recipe)]) == 2
-    assert "--max-length: got 'long'; expected a whole number" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 def test_fields_of_a_run_hold_for_data_by_path_and_a_spec_says_its_own():

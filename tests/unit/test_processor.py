@@ -10,8 +10,8 @@ import torch
 
 import prorank.backends.openvino as openvino_backend
 import prorank.backends.processor as processor
+from prorank.backends.devices import pick_dtype
 from prorank.backends.processor import LEVELS, level, reaches
-from prorank.backends.torch import pick_dtype
 
 ALL = frozenset(flag for one in LEVELS for flag in one.needs)
 ZEN4 = ALL - {"amx_tile", "amx_int8", "amx_bf16"}

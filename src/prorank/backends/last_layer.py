@@ -45,7 +45,7 @@ def reading(columns: torch.Tensor | None) -> Iterator[Positions]:
         Where the right states are: an index into ``(n, width, hidden)``.
     """
     if columns is None:
-        columns = torch.zeros(1, dtype=torch.long)  # nothing cannot be added to a row, one position can
+        columns = torch.zeros(1, dtype=torch.long)  # an empty tensor does not broadcast over a row, one position does
     at = _read.at = torch.arange(columns.shape[0], device=columns.device), columns
     try:
         yield at

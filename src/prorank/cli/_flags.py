@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import collections.abc
 import dataclasses
+import os
 import re
 import types
 import typing
@@ -98,6 +99,12 @@ def _parts(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
+def _written(hint: Any) -> Any:
+    """The type of a field in a file: a path is a text there."""
+    parts = [part for part in _parts(hint) if typing.get_origin(part) is not os.PathLike]
+    return typing.Union[tuple(parts)]  # noqa: UP007
+
+
 def _help(text: str, default: Any) -> str:
     words = text.rstrip(".")
     words = words if words[1:2].isupper() else words[0].lower() + words[1:]
@@ -146,12 +153,12 @@ def from_flags(
     for key, value in file.items():
         if key not in (*fields, *tables) and not (other_tables and isinstance(value, dict)):
             known = ", ".join(name for name in fields if name not in tables)
-            raise ValueError(f"--config {args.config}: {key!r} is no setting (known: {known})")
+            raise ValueError(f"--config {args.config}: {key!r} is not a setting (known: {known})")
     hints = typing.get_type_hints(cls)
     values = given(cls, args, skip=made)
     for name, value in file.items():
-        if name in fields and name not in made and name not in values:
-            values[name] = checked(hints[name], value, f"--{name.replace('_', '-')}")
+        if value is not None and name in fields and name not in made and name not in values:
+            values[name] = checked(_written(hints[name]), value, f"--{name.replace('_', '-')}")
     for name, field in fields.items():
         if field.default is field.default_factory is dataclasses.MISSING and not (values.get(name) or name in made):
             raise ValueError(f"--{name.replace('_', '-')} is missing: give it here or in --config")

@@ -28,10 +28,14 @@ def add_query_arguments(parser: argparse.ArgumentParser, *, split: str, candidat
     parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="as in evaluate (default: %(default)s)")
     add_own_documents(parser)
     parser.add_argument(
-        "--queries", type=positive, default=100, metavar="N", help="of each collection (default: %(default)s)"
+        "--queries", type=positive, default=100, metavar="N", help="queries per collection (default: %(default)s)"
     )
     parser.add_argument(
-        "--candidates", type=positive, default=candidates, metavar="N", help="of each query (default: %(default)s)"
+        "--candidates",
+        type=positive,
+        default=candidates,
+        metavar="N",
+        help="candidates per query (default: %(default)s)",
     )
 
 

@@ -41,7 +41,7 @@ def read_specs(args: argparse.Namespace, file: Mapping[str, Any]) -> tuple[Datas
         unknown = [name for name in table if name not in known]
         if unknown:
             raise ValueError(
-                f"[[datasets]] number {number}: {unknown[0]!r} is no field (known: {', '.join(sorted(known))})"
+                f"[[datasets]] number {number}: {unknown[0]!r} is not a field (known: {', '.join(sorted(known))})"
             )
         specs.append(DatasetSpec(**{**common, **table}))
     return tuple(specs)

@@ -1,7 +1,7 @@
-"""Analyse models as the paper does: do they understand the prompt, and how much do their scores tell apart?
+"""Analyse models as the paper does: do they understand the prompt, and how far apart are their scores?
 
-Several models are asked the very same prompts and stand side by side: a base, its warmed-up and its refined form.
-The folder given by --out gets analysis.md, analysis.html and record.jsonl (a line a model).
+Asks several models the same prompts and shows them side by side: a base, its warmed-up and its refined form. Writes
+analysis.md, analysis.html and record.jsonl (one line per model) to --out.
 
   prorank analyze --data nfcorpus --split test --model smollm2-135m --out report/
   prorank analyze --data stdlib --split test --model smollm2-135m --model warm=runs/warmup/best --out report/
@@ -33,28 +33,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="[LABEL=]NAME",
-        help="a reranker or base, under its own name or LABEL; may be given several times "
-        "(default: the built-in reranker)",
+        help="a reranker or base, under its own name or LABEL; repeatable (default: the built-in reranker)",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the report goes")
-    parser.add_argument("--record", metavar="FILE", help="append the record lines to this file too")
-    parser.add_argument("--pairs", type=positive, default=200, metavar="N", help="prompts (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the report")
+    parser.add_argument("--record", metavar="FILE", help="also append the record lines to this file")
+    parser.add_argument(
+        "--pairs", type=positive, default=200, metavar="N", help="number of prompts (default: %(default)s)"
+    )
     parser.add_argument(
         "--negatives",
         choices=("first-stage", "random"),
         default="first-stage",
-        help="hard negatives or easy ones (default: %(default)s)",
+        help="hard or easy negatives (default: %(default)s)",
     )
     parser.add_argument(
-        "--queries", type=positive, default=20, metavar="N", help="queries for expressiveness (default: %(default)s)"
+        "--queries",
+        type=positive,
+        default=20,
+        metavar="N",
+        help="queries to measure expressiveness on (default: %(default)s)",
     )
     parser.add_argument(
-        "--candidates", type=positive, default=30, metavar="N", help="candidates of each (default: %(default)s)"
+        "--candidates", type=positive, default=30, metavar="N", help="candidates per query (default: %(default)s)"
     )
     parser.add_argument(
-        "--min-relevance", type=positive, default=1, metavar="N", help="what counts as relevant (default: %(default)s)"
+        "--min-relevance",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="lowest grade that counts as relevant (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draw (default: %(default)s)")
     add_model_arguments(parser, model=False)
 
 

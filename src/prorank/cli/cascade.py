@@ -1,9 +1,9 @@
-"""Fit read-outs at early layers, so that documents far from the top may stop there (rank --cascade fast).
+"""Fit read-outs at early layers, so that documents far from the top can stop there (rank --cascade fast).
 
-The model's own layers stay as they are. States and margins of some queries' candidates are collected first; the exits
-that save most are kept, with tolerances fitted on queries that their regressions have not seen. --out is a copy of the
-model's folder with cascade.safetensors in it; what was collected waits beside it (OUT.collected) until then, so that
-the same command goes on after an interruption.
+The model's own layers do not change. The command first collects states and margins of some queries' candidates, then
+keeps the exits that save most, with tolerances fitted on queries that the regressions have not seen. --out becomes a
+copy of the model's folder with cascade.safetensors in it. Until then the collected states wait beside it
+(OUT.collected), and the same command resumes after an interruption.
 
   prorank cascade --model runs/refined/best --data DATA/msmarco-sample --split train --out runs/refined-cascade
   prorank rank --model runs/refined-cascade --cascade fast --top-k 10 --query "..." --documents passages.jsonl
@@ -37,9 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         nargs="+",
         metavar="N",
-        help="exits to choose from (default: every second layer, from a quarter to three quarters)",
+        help="layers to choose exits from (default: every second one, from a quarter to three quarters of the depth)",
     )
-    parser.add_argument("--top", type=positive, default=10, metavar="N", help="results to keep (default: %(default)s)")
+    parser.add_argument(
+        "--top", type=positive, default=10, metavar="N", help="results to preserve (default: %(default)s)"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     add_model_arguments(parser)
 
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     elif isinstance(backend, NativeBackend):
         layers = backend.layers
     else:
-        raise ValueError(f"--model: {backend.name} cannot stop half way; fit on the checkpoint, or on native-int8")
+        raise ValueError(f"--model: {backend.name} cannot stop early; fit on the checkpoint, or on native-int8")
     exits = sorted(set(args.layers or range(max(layers // 4, 1), max(3 * layers // 4, 1) + 1, 2)))
     seen = _seen(args, jobs, reranker, exits)
     with progress_bar("fitting", len(exits)) as advance:
@@ -86,7 +88,9 @@ def _folder(name: str, out: Path) -> Path:
 
     folder = checkpoint_folder(name)
     if not (folder / MANIFEST).is_file():
-        raise ValueError(f"--model: {name} is no prorank checkpoint folder; save one with: prorank export --to merged")
+        raise ValueError(
+            f"--model: {name} is not a prorank checkpoint folder; save one with: prorank export --to merged"
+        )
     if out.exists():
         raise ValueError(f"--out: {out} exists; choose another name")
     return folder

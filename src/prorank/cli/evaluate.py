@@ -1,7 +1,7 @@
-"""Measure rerankers on a collection: ranking quality with intervals and paired tests, and what it costs.
+"""Measure rerankers on a collection: ranking quality with intervals and paired tests, and cost.
 
-The folder given by --out gets TREC run files, per-query.tsv, record.jsonl, report.md and report.html. The same command
-again continues an interrupted run.
+Writes TREC run files, per-query.tsv, record.jsonl, report.md and report.html to --out. Run the same command again to
+resume an interrupted run.
 
   prorank evaluate --data nfcorpus --split test --model warm=runs/warmup/best --model smollm2-135m --out results/nf
   prorank evaluate --data my-folder --run first-stage.trec --model DIR --baseline bi-encoder --out results/mine
@@ -46,11 +46,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         default="bm25",
         metavar="NAME",
         help="bm25, bm25-padded (lists filled up with documents of score 0), dense[:MODEL], fused, or given[:NAME] for "
-        "lists of the collection's own (default: %(default)s)",
+        "the collection's own lists (default: %(default)s)",
     )
-    parser.add_argument("--run", metavar="FILE", help="a TREC run file as the first stage")
+    parser.add_argument("--run", metavar="FILE", help="use this TREC run file as the first stage")
     add_own_documents(parser)
-    parser.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates (default: %(default)s)")
+    parser.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates per query (default: 100)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,43 +60,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="[LABEL=]NAME",
-        help="a reranker or base, as everywhere, under its own name or LABEL in the table; may be given several times "
+        help="a reranker or base, shown under its own name or LABEL; repeatable "
         "(default: the built-in reranker, or none beside a --baseline)",
     )
     parser.add_argument(
         "--cascade", action="append", default=[], choices=("fast", "faster"),
-        help="every model also with documents far from the top 10 stopped early; may be given several times",
+        help="also run every model with documents far from the top 10 stopped early; repeatable",
     )  # fmt: skip
     parser.add_argument(
         "--baseline",
         action="append",
         default=[],
         metavar="KIND[:MODEL]",
-        help="a peer in the same table, may be given several times: bi-encoder[:MODEL], cross-encoder:MODEL, "
+        help="a peer in the same table; repeatable: bi-encoder[:MODEL], cross-encoder:MODEL, "
         "yes-no:MODEL, run:FILE, given:NAME, cohere|jina|voyage:MODEL[@URL], "
         "openai-pointwise|openai-listwise:MODEL[@URL]; keys come from COHERE_API_KEY, JINA_API_KEY, VOYAGE_API_KEY, "
         "OPENAI_API_KEY, or with @URL from PRORANK_PEER_KEY",
     )
-    parser.add_argument("--out", metavar="DIR", help="where the results go (default: results/COLLECTION-SPLIT)")
-    parser.add_argument("--record", metavar="FILE", help="append the record line to this file too")
+    parser.add_argument("--out", metavar="DIR", help="folder for the results (default: results/COLLECTION-SPLIT)")
+    parser.add_argument("--record", metavar="FILE", help="also append the record line to this file")
     parser.add_argument(
         "--measures",
         nargs="+",
         metavar="NAME",
-        help="measures by their ir_measures names; the first one is compared by "
+        help="ir_measures names; the first one is what systems are compared by "
         "(default: nDCG@10 RR@10 AP R@100 P@10 Judged@10)",
     )
     parser.add_argument(
-        "--min-relevance", type=positive, default=1, metavar="N", help="what binary measures call relevant (TREC DL: 2)"
+        "--min-relevance", type=positive, default=1, metavar="N", help="lowest grade that is relevant (TREC DL: 2)"
     )
-    parser.add_argument("--against", metavar="SYSTEM", help="compare with this system too, by its name in the table")
-    parser.add_argument("--max-queries", type=positive, metavar="N", help="only the first N queries (for a try)")
-    parser.add_argument("--restart", action="store_true", help="throw an interrupted or older run away")
+    parser.add_argument("--against", metavar="SYSTEM", help="also compare with this system, by its name in the table")
+    parser.add_argument("--max-queries", type=positive, metavar="N", help="use only the first N queries (for a trial)")
+    parser.add_argument("--restart", action="store_true", help="discard an interrupted or older run")
     add_model_arguments(parser, model=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the table; what is wrong with the input is said before a model is loaded."""
+    """Evaluate and print the table; report bad input before loading a model."""
     from prorank.evaluate.baselines import parse_baseline
     from prorank.evaluate.evaluation import Peer, check_against, evaluate
     from prorank.evaluate.metrics import DEFAULT_MEASURES, parse_measures
@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace, models: Sequence[str | None]) -> None:
-    """Everything that is named must be there before the first document is scored."""
+    """Check that everything named exists, before the first document is scored."""
     from prorank.early_exit.readouts import Cascade
     from prorank.model.checkpoint import checkpoint_folder
     from prorank.reranker import default_model
@@ -224,7 +224,7 @@ def _peer(baseline: Baseline, collection: Any, top_k: int) -> Peer:
 
 
 def _print(result: Evaluation, out: Path) -> None:
-    """The table; where the terminal is too narrow for all measures, the last ones are left to the report."""
+    """Print the table; measures that do not fit the terminal are left to the report."""
     from rich.console import Console
     from rich.table import Table
 

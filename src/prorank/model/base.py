@@ -25,6 +25,7 @@ __all__ = [
     "BaseSpec",
     "LoadedBase",
     "cached_bases",
+    "in_precision",
     "load_base",
     "load_tokenizer",
     "resolve_base",
@@ -102,6 +103,21 @@ def load_base(
         )
     sha256 = weights_sha256(source) if isinstance(source, Path) else _hub_sha256(model)
     return LoadedBase(model.eval(), tokenizer, str(source), sha256)
+
+
+def in_precision(model: Any, dtype: Any) -> Any:
+    """The model with its weights in a precision, in place; what it computes positions from stays in float32.
+
+    ``model.to(dtype)`` would round the rotary frequencies too, which no file holds and which transformers itself keeps
+    in float32: with a rope base of 100,000, frequencies in bfloat16 turn tokens 300 apart by up to .4 radian wrongly.
+    """
+    held = set(model.state_dict())
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    for name, buffer in model.named_buffers():
+        if name in held and buffer.is_floating_point():
+            buffer.data = buffer.data.to(dtype)
+    return model
 
 
 def load_tokenizer(name: str, *, local_files_only: bool = False) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 from prorank.early_exit import readouts
 from prorank.files import atomic_folder, recover_folder, sha256_file, write_atomic
 from prorank.model.adapter import merge_adapter
-from prorank.model.base import BaseError, LoadedBase, load_base
+from prorank.model.base import BaseError, LoadedBase, in_precision, load_base
 from prorank.model.cross_encoder import write_cross_encoder_layout
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH
 from prorank.prompt.template import PromptTemplate, TemplateError
@@ -190,7 +190,7 @@ def load_checkpoint(
         last = path == adapters[-1]
         base = base._replace(model=merge_adapter(base.model, path, dtype if last else None))
     if adapters and dtype is not None:
-        base = base._replace(model=base.model.to(dtype))
+        base = base._replace(model=in_precision(base.model, dtype))
     return base, manifest
 
 

@@ -21,7 +21,7 @@ from prorank.files import atomic_folder, folder_lock, recover_folder, sha256_fil
 from prorank.model.architecture import UnsupportedError
 from prorank.model.base import unpacked, weights_sha256
 from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, base_file, say
-from prorank.model.checkpoint import Manifest, check_base, read_manifest, write_manifest
+from prorank.model.checkpoint import MANIFEST, Manifest, check_base, read_manifest, write_manifest
 from prorank.model.gguf_vocabulary import tokenizer_of
 from prorank.model.hashes import known_sha256
 from prorank.model.int8 import write_int8, write_labels
@@ -141,7 +141,7 @@ def _whole(folder: Path, tell: Callable[[str], None] | None = None) -> dict[str,
         return None
     try:
         record: dict[str, Any] = json.loads((folder / _RECORD).read_text("utf-8"))
-        damaged = [n for n, size in record["bytes"].items() if (folder / n).stat().st_size != size]
+        damaged = [n for n, size in {MANIFEST: 0, **record["bytes"]}.items() if (folder / n).stat().st_size != size]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         damaged = [_RECORD]
     if damaged:

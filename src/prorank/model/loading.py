@@ -142,7 +142,8 @@ def _torch(name: str, options: LoadOptions) -> Parts:
     torch = require("torch", extra="torch")
     require("transformers", extra="torch")
 
-    from prorank.backends.torch import TorchBackend, pick_device, pick_dtype
+    from prorank.backends.devices import pick_device, pick_dtype
+    from prorank.backends.torch import TorchBackend
     from prorank.prompt.derive import resolve_template
 
     if options.threads is not None:

@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Which model, and how to load and run it; None: the checkpoint's own value, or the best there is."""
+    """Which model, and how to load and run it; None: the checkpoint's own value, or the best available."""
 
     model: str | os.PathLike[str] | None = None
     """Built-in name (`prorank models` lists them), checkpoint folder, hub id or .gguf file (default: the built-in
@@ -39,28 +39,28 @@ class LoadOptions:
     template: str | PromptTemplate | None = None
     """Template preset or JSON file (default: the model's own, else ours)."""
     backend: str = "auto"
-    """What runs the model: auto (native for the built-in rerankers, else by what the folder holds), torch, native,
+    """What runs the model: auto (native for the built-in rerankers, else by the folder's contents), torch, native,
     openvino, onnx, llamacpp, or remote:MODEL@URL for an OpenAI-compatible server with the same weights (the model then
-    gives tokenizer and template only)."""
+    provides only the tokenizer and template)."""
     device: str | None = None
-    """One of cpu, cuda and mps (default: the best there is; others than cpu are PyTorch's)."""
+    """One of cpu, cuda and mps (default: the best available; all but cpu need PyTorch)."""
     dtype: Precision | None = None
-    """Precision, in PyTorch (default there: bfloat16 where the hardware multiplies it, else float32)."""
+    """Precision, in PyTorch (default there: bfloat16 if the hardware multiplies it natively, else float32)."""
     max_length: int | None = None
-    """Tokens of a whole prompt (default: the checkpoint's, else 512)."""
+    """Token limit of a whole prompt (default: the checkpoint's, else 512)."""
     query_max_length: int | None = None
-    """Tokens of the query (default: the checkpoint's, else a share of the whole)."""
+    """Token limit of the query (default: the checkpoint's, else a share of the whole)."""
     long_documents: LongDocuments | None = None
     """Of a longer document, truncate keeps the beginning, excerpt adds the sentences that share the query's words,
     max_window scores overlapping windows and takes the best (default: the checkpoint's, else truncate)."""
     batch_tokens: int | None = None
-    """Own tokens in one forward pass (default: 1024, native 256, OpenVINO 128 or 256, on a GPU 16384)."""
+    """Own tokens per forward pass (default: 1024, native 256, OpenVINO 128 or 256, on a GPU 16384)."""
     threads: int | None = None
     """CPU threads (default: all cores)."""
     local_files_only: bool = False
-    """Fetch nothing: only what is on this machine."""
+    """Use only what is on this machine; fetch nothing."""
     share_prefix: bool = True
-    """False computes every prompt whole: the same margins, more slowly."""
+    """Share the prompt's prefix between documents; False computes whole prompts: the same margins, more slowly."""
 
 
 def keywords_of(options: Callable[P, O]) -> Callable[[Callable[[C, O], R]], Callable[Concatenate[C, P], R]]:

@@ -153,6 +153,6 @@ def models_known(options: LoadOptions, names: Sequence[str | None], field: str =
 def device_there(device: str | None) -> None:
     """A device that PyTorch has."""
     if device not in (None, "auto", "cpu"):
-        from prorank.backends.torch import pick_device
+        from prorank.backends.devices import pick_device
 
         pick_device(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ class DatasetSpec:
     """A document with the query's own id: keep or drop; default: drop in BEIR folders, else keep."""
 
 
-Data = str | DatasetSpec | Sequence[str | DatasetSpec]
+Data = str | os.PathLike[str] | DatasetSpec | Sequence[str | os.PathLike[str] | DatasetSpec]
 """One collection or several, by path or with all that there is to say of them."""
 
 
@@ -73,8 +74,8 @@ class EvaluationSet(NamedTuple):
 def specs_of(data: Data, common: DatasetSpec) -> list[DatasetSpec]:
     """All collections as specs; what ``common`` says holds for those given by their path alone."""
     return [
-        one if isinstance(one, DatasetSpec) else replace(common, path=one)
-        for one in ([data] if isinstance(data, str | DatasetSpec) else data)
+        one if isinstance(one, DatasetSpec) else replace(common, path=os.fspath(one))
+        for one in ([data] if isinstance(data, str | os.PathLike | DatasetSpec) else data)
     ]
 
 

@@ -34,7 +34,7 @@ __all__ = ["RefineRun", "Refined", "refine", "refine_on"]
 class RefineRun(MixtureRun):
     """What a refine run needs."""
 
-    model: str = DEFAULT_BASE
+    model: str | os.PathLike[str] = DEFAULT_BASE
     """Checkpoint of warmup, built-in name, folder or hub id."""
     first_stage: str | None = None
     """Where rivals come from: bm25, dense, fused, given, a run file (default: the data's own lists, else bm25)."""
@@ -44,6 +44,10 @@ class RefineRun(MixtureRun):
     """File to append the record line to, besides OUT/records.jsonl."""
     refine: RefineConfig = field(default_factory=RefineConfig)
     """Settings of the training itself."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._lists("exclude")
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def refine_on(prepared: Sequence[Prepared], run: RefineRun) -> Refined:
 
     if run.threads:
         torch.set_num_threads(run.threads)
-    base_name, adapter, manifest = read_adapter(run.model)
+    base_name, adapter, manifest = read_adapter(os.fspath(run.model))
     base = load_base(base_name)
     if adapter is not None:
         check_base(adapter, manifest, base_name, base.sha256)
@@ -149,7 +153,7 @@ def _reported(result: RefineResult, run: RefineRun, sources: Sequence[ListSource
             {"name": s.collection.name, "split": s.collection.split, "lists": s.size, "weight": s.weight}
             for s in sources
         ],
-        "model": run.model,
+        "model": os.fspath(run.model),
         "base_sha256": base_sha256,
         "config": config_dict(config),
         "steps": result.steps,

@@ -1,8 +1,9 @@
-"""What every training run says: which model, where to, how to load and compute."""
+"""What every training run needs: the model, the output folder, how to load and compute."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -21,32 +22,37 @@ __all__ = ["MixtureRun", "TrainingRun", "errors_name_fields", "training_ready"]
 class TrainingRun:
     """The fields that warmup, refine and train share; attribute docstrings are the flags' help texts."""
 
-    out: str
+    out: str | os.PathLike[str]
     """Folder of the run: checkpoints, log, record, report."""
-    model: str = DEFAULT_BASE
+    model: str | os.PathLike[str] = DEFAULT_BASE
     """Base: built-in name, folder, hub id or .gguf file."""
     split: str | None = None
     """Which judgments (default: train, or the only ones)."""
     first_stage: str | None = None
     """Where candidates come from: bm25, dense, fused, given, a run file (default: the data's own lists, else bm25)."""
     own_documents: OwnDocuments | None = None
-    """What becomes of a document that has the query's own id: keep it as a candidate like others, or drop it from
-    lists, negatives and measures (default: drop in BEIR folders, as BEIR does, else keep)."""
+    """Keep a document with the query's own id as a candidate, or drop it from lists, negatives and measures (default:
+    drop in BEIR folders, as BEIR does, else keep)."""
     template: str | None = None
     """Template preset or JSON file (default: the checkpoint's, else derived from the base)."""
     max_length: int | None = None
-    """Tokens of a whole prompt at inference (default: the model's own)."""
+    """Token limit of a whole prompt at inference (default: the model's own)."""
     device: str | None = None
-    """Where to compute: cpu or cuda (default: the best there is)."""
+    """Where to compute: cpu or cuda (default: the best available)."""
     threads: int | None = None
     """CPU threads (default: all cores)."""
 
     def __post_init__(self) -> None:
-        if not self.out:
+        if not os.fspath(self.out):
             raise ValueError("out: expected a folder, got an empty name")
         self._at_least_one("max_length", "threads")
         if self.own_documents not in (None, *get_args(OwnDocuments)):
             raise ValueError(f"own_documents: expected keep or drop, got {self.own_documents!r}")
+
+    def _lists(self, *names: str) -> None:
+        for name in names:
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name}: expected a list, got {getattr(self, name)!r}")
 
     def _at_least_one(self, *names: str) -> None:
         for name in names:
@@ -66,7 +72,7 @@ class MixtureRun(TrainingRun):
     instruction: str | None = None
     """What relevance means in this data."""
     eval_top_k: int = 20
-    """Candidates reranked at an evaluation on the way."""
+    """Candidates to rerank per query in evaluations during training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,10 +97,10 @@ def training_ready(run: TrainingRun, *modules: str) -> None:
         ValueError: something is not there; the message opens with the field.
         ImportError: a module is not installed; the message names the extra.
     """
-    folder_writable("out", run.out)
+    folder_writable("out", os.fspath(run.out))
     installed("accelerate", "jinja2", *modules, extra="train")
     template_known("template", run.template)
-    model_known("model", run.model)
+    model_known("model", os.fspath(run.model))
     device_there(run.device)
 
 

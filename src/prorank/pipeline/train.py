@@ -11,6 +11,7 @@ skipped where it has ended, and resumed where it was interrupted.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -72,7 +73,7 @@ BLOCK_KEYS = tuple(one.name for one in fields(Block) if one.name != "refine")
 class TrainRun(MixtureRun):
     """What training needs from end to end; only ``data`` has no default."""
 
-    out: str = "runs/train"
+    out: str | os.PathLike[str] = "runs/train"
     """Folder of all steps."""
     test: tuple[str, ...] = ()
     """Evaluation set, with the instruction of the data in its folder; repeatable (default: queries held out of the
@@ -95,6 +96,7 @@ class TrainRun(MixtureRun):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_one("test_top_k", "test_queries")
+        self._lists("test", "test_stages", "blocks")
         if not 0 < self.test_share < 1:
             raise ValueError(f"test_share: expected a share between 0 and 1, got {self.test_share}")
         if not set(self.test_stages) <= set(STAGES) or "refined" not in self.test_stages:

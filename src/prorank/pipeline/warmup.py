@@ -38,7 +38,7 @@ __all__ = ["Change", "WarmedUp", "WarmupRun", "warmup", "warmup_on"]
 class WarmupRun(TrainingRun):
     """What a warmup needs."""
 
-    data: str
+    data: str | os.PathLike[str]
     """Collection with judgments: BEIR or TREC folder, JSON lines, irds:ID, stdlib."""
     first_stage: str | None = None
     """Where hard negatives come from: bm25, dense, a run file (default: bm25)."""
@@ -51,7 +51,7 @@ class WarmupRun(TrainingRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.data:
+        if not os.fspath(self.data):
             raise ValueError("data: expected a collection to train on, got an empty name")
         if self.analysis_pairs < 0 or self.analysis_pairs == 1:
             raise ValueError(f"analysis_pairs: expected 0 or at least 2, got {self.analysis_pairs}")
@@ -96,11 +96,12 @@ def warmup(run: WarmupRun) -> WarmedUp:
     """
     training_ready(run)
     target_writable("records", run.records)
-    collection_there("data", run.data, run.split)
+    data = os.fspath(run.data)
+    collection_there("data", data, run.split)
     if run.first_stage:
         first_stage_known("first_stage", run.first_stage)
-    split = training_split(run.data, run.split)
-    return warmup_on(open_collection(run.data, split, run.own_documents), run)
+    split = training_split(data, run.split)
+    return warmup_on(open_collection(data, split, run.own_documents), run)
 
 
 @errors_name_fields("warmup", WarmupConfig)
@@ -121,10 +122,11 @@ def warmup_on(collection: Collection, run: WarmupRun) -> WarmedUp:
 
     if run.threads:
         torch.set_num_threads(run.threads)
-    base = load_base(run.model)
+    name = os.fspath(run.model)
+    base = load_base(name)
     template = resolve_template(run.template, base.tokenizer)
     encoder = PromptEncoder(base.tokenizer, template, max_length=run.max_length or DEFAULT_MAX_LENGTH)
-    result = train(base, encoder, sampler, config, Path(run.out), base_name=run.model, device=run.device)
+    result = train(base, encoder, sampler, config, Path(run.out), base_name=name, device=run.device)
     sha256 = base.sha256
     del base  # room for the two models of the analysis
     if int(os.environ.get("RANK", "0")) != 0:
@@ -196,7 +198,7 @@ def _payload(
     return {
         "dataset": collection.name,
         "split": collection.split,
-        "model": run.model,
+        "model": os.fspath(run.model),
         "base_sha256": base_sha256,
         "config": config_dict(run.warmup),
         "steps": result.steps,

@@ -129,7 +129,7 @@ class Session(Generic[S]):
             if asked or self._ends or step % self.config.save_every == 0:
                 self.save()
             if asked and step < self.config.steps:
-                message = f"stopped after step {step}; the same command goes on from there"
+                message = f"stopped after step {step}; run the same command again to resume"
                 self._log.say(message)
                 raise KeyboardInterrupt(message)
 
