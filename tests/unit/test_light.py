@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import os
 import re
@@ -103,6 +104,10 @@ def cannot(*_: Any) -> None:
     raise ImportError("native: this processor has no avx512vl")
 
 
+def unwritable() -> None:
+    raise OSError(errno.EROFS, "Read-only file system", "native")
+
+
 def test_pytorch_runs_where_it_is_asked_for_or_our_engine_cannot(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,6 +129,12 @@ def test_pytorch_runs_where_it_is_asked_for_or_our_engine_cannot(
     with pytest.raises(ImportError, match=r"no avx512vl; or let PyTorch run it: pip install 'prorank\[torch\]'"):
         chosen()
     monkeypatch.setattr(engine, "has_torch", lambda: True)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "check_engine", unwritable)
+        assert chosen(device="cpu") == "torch"
+        said = capsys.readouterr().err
+        assert "compiled into the cache" in said
+        assert "Read-only file system; PRORANK_CACHE names another folder; PyTorch runs" in said
     assert capsys.readouterr().err == ""
     assert chosen(device="cpu") == "torch"
     said = "prorank: native: this processor has no avx512vl; PyTorch runs prorank-smollm2-135m instead\n"

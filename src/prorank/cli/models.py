@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows() -> list[dict[str, Any]]:
+    from prorank.cache import cache_dir
     from prorank.model.base import BUILT_IN, cached_bases
     from prorank.model.checkpoint import built_in_rerankers, read_manifest
     from prorank.model.int8_cache import cached_int8
@@ -57,11 +58,12 @@ def _rows() -> list[dict[str, Any]]:
         summary = f"reranker: {manifest.stage} adapter on {manifest.base_name}" if manifest else "reranker"
         state = "default" if name == default_model() else "in the package"
         rows.append(_row("reranker", name, summary, size, "Apache-2.0", state))
-    rows.append(_row("engine", "native", "our own: int8 on a processor", None, "", _native_state()))
+    rows.append(_row("engine", "native", "our own, int8 on the CPU", None, "", _native_state()))
     for spec in BUILT_IN.values():
         folder_name = f"{spec.name}-{spec.sha256[:12]}"
         summary = f"{spec.summary}, {spec.parameters / 1e6:.0f}M parameters"
-        state = "in the cache" if folder_name in cached else "not fetched yet"
+        here = folder_name in cached or cache_dir("bases", spec.file).is_file()
+        state = "in the cache" if here else "not fetched yet"
         if spec.name == default_model():
             state += ", default"
         rows.append(_row("base", spec.name, summary, spec.download_bytes, spec.licence, state))
@@ -77,13 +79,10 @@ def _rows() -> list[dict[str, Any]]:
 
 def _native_state() -> str:
     """Whether the built-in rerankers run on our own engine here."""
-    from prorank.backends.native.engine import check_engine
+    from prorank.model.default_engine import why_not
 
-    try:
-        check_engine()
-    except ImportError as error:
-        return f"PyTorch runs instead: {error}"
-    return "runs the built-in rerankers"
+    reason = why_not()
+    return "runs the built-in rerankers" if reason is None else f"cannot run here: {reason}"
 
 
 def _row(kind: str, name: str, summary: str, size: int | None, licence: str, state: str) -> dict[str, Any]:

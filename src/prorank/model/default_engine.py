@@ -10,10 +10,11 @@ import os
 from pathlib import Path
 
 from prorank.backends.native.engine import check_engine
+from prorank.cache import cache_dir
 from prorank.model.built_in import say
 from prorank.model.checkpoint import built_in_rerankers
 
-__all__ = ["default_engine", "has_torch"]
+__all__ = ["default_engine", "has_torch", "why_not"]
 
 _INSTALL = "pip install 'prorank[torch]'"
 
@@ -39,14 +40,25 @@ def default_engine(
     as_it_comes = name in built_in_rerankers() and not changed
     if has_torch() and (not as_it_comes or (anywhere and _has_cuda())):
         return "torch"
+    reason = why_not()
+    if reason is None:
+        return "native"
+    if not has_torch():
+        raise ImportError(f"{reason}; or let PyTorch run it: {_INSTALL}")
+    say(f"{reason}; PyTorch runs {name} instead")
+    return "torch"
+
+
+def why_not() -> str | None:
+    """Why our engine cannot run here; None: it can."""
     try:
         check_engine()
     except ImportError as error:
-        if not has_torch():
-            raise ImportError(f"{error}; or let PyTorch run it: {_INSTALL}") from error
-        say(f"{error}; PyTorch runs {name} instead")
-        return "torch"
-    return "native"
+        return str(error)
+    except OSError as error:
+        where = f"the cache {cache_dir('native')}: {error.strerror or error}; PRORANK_CACHE names another folder"
+        return f"our engine cannot be compiled into {where}"
+    return None
 
 
 def has_torch() -> bool:

@@ -18,7 +18,7 @@ from prorank.files import recover_folder
 from prorank.model.architecture import UnsupportedError
 from prorank.model.built_in import say
 from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest, stack_of
-from prorank.model.default_engine import default_engine, has_torch
+from prorank.model.default_engine import default_engine, has_torch, why_not
 from prorank.model.engines import BACKENDS
 from prorank.model.exported import open_exported
 from prorank.model.options import LoadOptions
@@ -97,7 +97,6 @@ def _check_device(backend: str, options: LoadOptions) -> None:
 
 def _native(name: str, options: LoadOptions) -> Parts:
     """A checkpoint on our own engine, in int8 made for it in the cache."""
-    from prorank.backends.native.engine import check_engine
     from prorank.model.int8_cache import int8_of
     from prorank.prompt.derive import resolve_template
     from prorank.prompt.tokenizer import FastTokenizer
@@ -105,7 +104,8 @@ def _native(name: str, options: LoadOptions) -> Parts:
     if options.dtype not in (None, "auto"):
         raise ValueError(f"dtype: the native backend computes in int8, got {options.dtype!r}; --backend torch has it")
     _check_device("native", options)
-    check_engine()
+    if (reason := why_not()) is not None:
+        raise ImportError(reason)
     adapter = os.fspath(options.adapter) if options.adapter is not None else None
     base_name, adapters, manifest = stack_of(name, adapter)
     if manifest is None:
