@@ -34,7 +34,7 @@ def map_tensors(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]
         for name, one in header.items():
             begin, end = one["data_offsets"]
             tensors[name] = content[start + begin : start + end].view(_KINDS[one["dtype"]]).reshape(one["shape"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a readable safetensors file: {error!r}") from error
     return tensors, facts
 
