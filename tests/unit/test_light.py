@@ -11,12 +11,14 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from native_parts import runs_here
 from prorank import Reranker
 from prorank.backends.native import engine as native_engine
 from prorank.model import default_engine as engine
+from small_texts import DOCUMENTS, QUERY
 
 REPO = Path(__file__).resolve().parents[2]
 BLOCKED = """
@@ -144,3 +146,28 @@ def test_a_processor_that_lacks_instructions_is_seen(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(native_engine, "processor_features", lambda: frozenset())
     with pytest.raises(ImportError, match="native: this processor"):
         native_engine.check_engine()
+
+
+@runs_here
+def test_the_default_engine_means_the_same_as_pytorch(base_folder: Path) -> None:  # noqa: ARG001
+    """Same prompts, excerpts, probabilities and read-outs; margins within int8's precision."""
+    ours, theirs = Reranker.from_pretrained(), Reranker.from_pretrained(dtype="float32", device="cpu")
+    assert (ours.backend.name, theirs.backend.name) == ("native-cpu-int8", "torch-cpu-float32")
+    assert ours.calibration == theirs.calibration
+    assert ours.weights_sha256 == theirs.weights_sha256
+    assert ours.cascade is not None
+    assert theirs.cascade is not None
+    assert ours.cascade.sha256 == theirs.cascade.sha256
+    long = " ".join(f"Sentence {i} is about towns, bread and markets." for i in range(80)) + " Vaccines train cells."
+    documents = [*DOCUMENTS, long]
+    assert ours.encoder.long_documents == "excerpt"
+    assert ours.encode(QUERY, documents) == theirs.encode(QUERY, documents)
+    got, wanted = ours.margins(QUERY, documents), theirs.margins(QUERY, documents)
+    assert np.abs(got - wanted).mean() <= 0.05 * wanted.std()
+    assert got.argmax() == wanted.argmax()
+    results = ours.rank(QUERY, documents, top_k=3)
+    np.testing.assert_allclose(ours.probability([r.margin for r in results]), [r.probability for r in results])
+    fast = ours.rank(QUERY, documents, top_k=3, cascade="fast")
+    assert fast[0].doc_id == results[0].doc_id
+    with pytest.raises(ValueError, match="load with backend 'torch'"):
+        ours.save("folder")
