@@ -231,7 +231,7 @@ def test_judgments_of_missing_queries_are_left_out_and_counted(tmp_path, caplog,
 def test_nothing_known_lists_what_was_expected(tmp_path):
     with pytest.raises(ValueError, match="neither a BEIR folder"):
         load_collection(tmp_path)
-    with pytest.raises(ValueError, match="no file, no folder, not 'stdlib'"):
+    with pytest.raises(ValueError, match="is not a file, a folder, 'stdlib'"):
         load_collection("nowhere")
 
 
