@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import prorank
+from prorank._optional import said_plainly
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
@@ -100,6 +101,8 @@ def _module(command: str) -> ModuleType:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ImportError):
+        return said_plainly(error)
     return str(error) or type(error).__name__
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from prorank.files import atomic_folder, sha256_file
-from prorank.model.adapter import is_plain
 from prorank.model.base import BaseError
 from prorank.model.checkpoint import Manifest, read_manifest, verify_files, write_manifest
+from prorank.model.lora import is_plain
 
 __all__ = ["average_adapters"]
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prorank._optional import require
 from prorank.cache import cache_dir
 from prorank.files import atomic_folder, folder_lock, recover_folder
 from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, base_file, say
@@ -89,9 +90,7 @@ def load_base(
     Raises:
         BaseError: it cannot be found, its files are damaged, or it is stored as a pickle.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    torch, transformers = require("torch", extra="torch"), require("transformers", extra="torch")
     source = resolve_base(name, local_files_only=local_files_only)
     if isinstance(source, Path):
         _refuse_pickles(source)
@@ -99,8 +98,8 @@ def load_base(
     gguf = _kept_gguf(source)
     weights: dict[str, Any] = {"gguf_file": gguf} if gguf else {"use_safetensors": True}
     with _quiet_transformers(), _readable_errors(name):
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype if dtype is not None else torch.float32,
             attn_implementation=attn_implementation,
@@ -134,12 +133,11 @@ def load_tokenizer(name: str, *, local_files_only: bool = False) -> Any:
     Raises:
         BaseError: as :func:`load_base`.
     """
-    from transformers import AutoTokenizer
-
+    transformers = require("transformers", extra="torch")
     source = resolve_base(name, local_files_only=local_files_only)
     offline = local_files_only or isinstance(source, Path)
     with _quiet_transformers(), _readable_errors(name):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
 
 
 def weights_sha256(folder: Path) -> str:
@@ -190,17 +188,17 @@ def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:
 
 
 def _unpack(file: Path, sha256: str, folder: Path) -> None:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
+    torch, transformers = require("torch", extra="torch"), require("transformers", extra="torch")
     where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     whole = file.stat().st_size >= _UNPACKED_BELOW
     if not whole:
         say(f"unpacking {file.name} to float32 weights in the cache, once ...")
     with _quiet_transformers(), _readable_errors(str(file)):
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
-        model: Any = None if whole else AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
-        config: Any = AutoConfig.from_pretrained(file.parent, **where) if whole else model.config
+        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **where)
+        model: Any = None
+        if not whole:
+            model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+        config: Any = transformers.AutoConfig.from_pretrained(file.parent, **where) if whole else model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with atomic_folder(folder) as aside, _quiet_transformers():

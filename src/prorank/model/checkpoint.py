@@ -34,6 +34,7 @@ __all__ = [
     "read_adapter",
     "read_manifest",
     "save_checkpoint",
+    "stack_of",
     "verify_files",
     "write_manifest",
 ]
@@ -181,15 +182,7 @@ def load_checkpoint(
     """
     import torch
 
-    folder = checkpoint_folder(name)
-    manifest = read_manifest(folder) if folder.is_dir() else None
-    adapters = [folder] if (folder / "adapter_config.json").is_file() else []
-    if manifest is not None:
-        verify_files(folder, manifest)
-    if adapter is not None:
-        adapters.append(Path(adapter).expanduser())
-        manifest = _adapter_manifest(adapters[-1], manifest)
-    base_name = _base_of(folder, manifest) if folder in adapters else str(folder) if folder.is_dir() else name
+    base_name, adapters, manifest = stack_of(name, adapter)
     options: dict[str, Any] = {"local_files_only": local_files_only}
     base = load_base(base_name, dtype=torch.float32 if adapters else dtype, **options)
     for path in adapters:
@@ -199,6 +192,31 @@ def load_checkpoint(
     if adapters and dtype is not None:
         base = base._replace(model=in_precision(base.model, dtype))
     return base, manifest
+
+
+def stack_of(name: str, adapter: str | None = None) -> tuple[str, list[Path], Manifest | None]:
+    """What a checkpoint is made of, weights unread.
+
+    Args:
+        name, adapter: as in :func:`load_checkpoint`.
+
+    Returns:
+        The name of the base for ``load_base``; adapter folders in the order in which they are merged; the manifest, or
+        None for a plain base.
+
+    Raises:
+        BaseError: something is missing or damaged.
+    """
+    folder = checkpoint_folder(name)
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    adapters = [folder] if (folder / "adapter_config.json").is_file() else []
+    if manifest is not None:
+        verify_files(folder, manifest)
+    if adapter is not None:
+        adapters.append(Path(adapter).expanduser())
+        manifest = _adapter_manifest(adapters[-1], manifest)
+    base_name = _base_of(folder, manifest) if folder in adapters else str(folder) if folder.is_dir() else name
+    return base_name, adapters, manifest
 
 
 def check_base(adapter: Path, manifest: Manifest | None, base_name: str, base_sha256: str) -> None:

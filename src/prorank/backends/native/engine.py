@@ -22,7 +22,7 @@ from prorank.backends.native.compiler import compiled
 from prorank.backends.native.levels import VARIABLE, Level, chosen_level, level_flags, processor_features
 from prorank.backends.native.weights import FORMAT, GROUP, LINE, PARTS, WEIGHTS, Batch, Weights
 
-__all__ = ["FORMAT", "GROUP", "PARTS", "WEIGHTS", "NativeBackend"]
+__all__ = ["FORMAT", "GROUP", "PARTS", "WEIGHTS", "NativeBackend", "check_engine"]
 
 _BATCH_TOKENS = 256
 
@@ -130,6 +130,18 @@ class NativeBackend(GraphBackend):
             self._library.prorank_run(model, ctypes.byref(batch), ctypes.c_void_p(start))
         finally:
             self._spaces.put(space)
+
+
+def check_engine() -> None:
+    """Whether the engine runs here.
+
+    Raises:
+        ImportError: it does not; says why.
+        ValueError: the environment variable asks for what this processor lacks.
+        OSError: the cache, where it would be compiled, cannot be written to.
+    """
+    features = processor_features()
+    _library(chosen_level(features), features)
 
 
 def _address(array: npt.NDArray[Any] | None) -> int | None:
