@@ -25,8 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("mode", "said", "step"),
     [
         ("patience", "settled after 3", 3),  # the first evaluation is the best, two more are not
-        ("refine-signal", "interrupted: stopped after step 2; the same command goes on from there", 2),
-        ("warmup-signal", "interrupted: stopped after step 2; the same command goes on from there", 2),
+        ("refine-signal", "interrupted: stopped after step 2; run the same command again to resume", 2),
+        ("warmup-signal", "interrupted: stopped after step 2; run the same command again to resume", 2),
     ],
 )
 def test_two_processes_stop_after_the_same_step(folder: Path, tmp_path: Path, mode: str, said: str, step: int) -> None:

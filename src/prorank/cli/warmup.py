@@ -1,7 +1,7 @@
 """Stage 1: teach a base model the relevance prompt by GRPO (prompt warmup).
 
 The result is a checkpoint (a LoRA adapter by default) that rank, evaluate, analyze and refine take as it is. Ctrl-C
-saves, and the same command goes on from there. Settings come from --config and from --warmup.NAME flags.
+saves, and the same command resumes. Settings come from --config and from --warmup.NAME flags.
 
   prorank warmup --model smollm2-135m --data DATA/msmarco-sample --out runs/warmup
   prorank warmup --config recipes/warmup/smollm2-135m-cpu.toml --data DATA/msmarco-sample --warmup.group_size 16
