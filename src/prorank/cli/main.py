@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "mine": "mine hard negatives, filtered by a model",
     "teach": "score candidates with a teacher, for distillation",
     "refine": "stage 2: teach a model to order documents finely",
+    "average": "average adapters that were trained on one base",
     "calibrate": "fit probabilities to judged candidates",
     "cascade": "fit read-outs at early layers that stop documents far from the top",
     "export": "write a checkpoint for our own engine, OpenVINO, ONNX Runtime or llama.cpp, with a parity report",

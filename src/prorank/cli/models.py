@@ -44,10 +44,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _rows() -> list[dict[str, Any]]:
     from prorank.cache import cache_dir
+    from prorank.data.encoders import ENCODERS
     from prorank.model.base import BUILT_IN, cached_bases
     from prorank.model.checkpoint import built_in_rerankers, read_manifest
     from prorank.model.int8_cache import cached_int8
     from prorank.prompt.presets import PRESETS
+    from prorank.published.fetch import cached_folder, is_installed
     from prorank.reranker import default_model
 
     cached = dict(cached_bases())
@@ -67,8 +69,14 @@ def _rows() -> list[dict[str, Any]]:
         if spec.name == default_model():
             state += ", default"
         rows.append(_row("base", spec.name, summary, spec.download_bytes, spec.licence, state))
+    for row in ENCODERS.values():
+        summary = f"{row.summary}, {row.parameters / 1e6:.0f}M parameters"
+        state = (
+            "in the cache" if cached_folder(row).is_dir() else "installed" if is_installed(row) else "not fetched yet"
+        )
+        rows.append(_row(row.kind, row.name, summary, row.download_bytes, row.licence, state))
     for name, size in cached.items():
-        rows.append(_row("cache", name, "float32 weights, unpacked from GGUF", size, "", "in the cache"))
+        rows.append(_row("cache", name, "a base's checkpoint, from GGUF", size, "", "in the cache"))
     for name, size in cached_int8():
         rows.append(_row("cache", name, "int8 weights for our own engine", size, "", "in the cache"))
     for template in PRESETS.values():

@@ -8,7 +8,6 @@ safetensors are written and read.
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
 import subprocess
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from prorank._version import __version__
 from prorank.early_exit import readouts
 from prorank.files import atomic_folder, recover_folder, sha256_file, write_atomic
 from prorank.model.adapter import merge_adapter
@@ -260,7 +260,7 @@ def save_checkpoint(
             files=weights,
             commit=manifest.commit or _commit(),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            prorank_version=importlib.metadata.version("prorank"),
+            prorank_version=__version__,
         )
         write_manifest(aside, complete)
     return folder

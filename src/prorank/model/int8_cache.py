@@ -121,9 +121,10 @@ class _Base:
         path = self._path
         if self._spec is not None:
             path = unpacked(self._spec) or base_file(self._spec, local_files_only=self._local_files_only)
-        if path.is_dir():
+        whole = sorted(path.glob("*.gguf"))[:1] if path.is_dir() else [path]  # a large base keeps its file as it is
+        if not whole:
             return FolderWeights(path), lambda out: shutil.copyfile(path / "tokenizer.json", out)
-        weights = GgufWeights(path)
+        weights = GgufWeights(whole[0])
         return weights, lambda out: tokenizer_of(weights.metadata, str(path)).save(str(out))
 
 

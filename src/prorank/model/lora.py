@@ -15,7 +15,7 @@ from prorank.model.architecture import Architecture
 from prorank.model.built_in import BaseError
 from prorank.model.weights import Weights
 
-__all__ = ["Merged", "Pair", "plain_pairs"]
+__all__ = ["Merged", "Pair", "is_plain", "plain_pairs"]
 
 Array = npt.NDArray[np.float32]
 
@@ -61,7 +61,7 @@ def plain_pairs(adapter: Path) -> dict[str, Pair] | None:
     except (OSError, ValueError) as error:
         raise BaseError(f"adapter {adapter}: adapter_config.json: {error}") from error
     file = adapter / "adapter_model.safetensors"
-    if not _is_plain(config) or not file.is_file():
+    if not is_plain(config) or not file.is_file():
         return None
     try:
         tensors = map_tensors(file)[0]
@@ -83,7 +83,7 @@ def plain_pairs(adapter: Path) -> dict[str, Pair] | None:
     return pairs or None
 
 
-def _is_plain(config: dict[str, Any]) -> bool:
+def is_plain(config: dict[str, Any]) -> bool:
     """Whether no setting is on that we do not know."""
     ours = config.get("peft_type") == "LORA" and config.get("bias") == "none"
     start = config.get("init_lora_weights", True) in (True, False)  # others may change the base's weights, too
