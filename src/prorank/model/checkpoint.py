@@ -156,15 +156,13 @@ def read_adapter(name: str) -> tuple[str, Path | None, Manifest | None]:
     Raises:
         BaseError: the folder is damaged, or stores its adapter as a pickle.
     """
-    folder = checkpoint_folder(name)
-    manifest = read_manifest(folder) if folder.is_dir() else None
-    if manifest is not None:
-        verify_files(folder, manifest)
-    if not (folder / "adapter_config.json").is_file():
-        return (str(folder) if folder.is_dir() else name), None, manifest
+    base_name, adapters, manifest = stack_of(name)
+    if not adapters:
+        return base_name, None, manifest
+    folder = adapters[0]
     if not list(folder.glob("*.safetensors")):
         raise BaseError(f"adapter {folder}: no safetensors file (a pickled .bin is not read)")
-    return _base_of(folder, manifest), folder, manifest
+    return base_name, folder, manifest
 
 
 def load_checkpoint(
