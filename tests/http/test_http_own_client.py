@@ -77,7 +77,7 @@ def scripted(
 def test_busy_servers_are_asked_again_with_growing_pauses(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[float] = []
     pauses: list[float] = []
-    monkeypatch.setattr("prorank.client.time.sleep", pauses.append)
+    monkeypatch.setattr("time.sleep", pauses.append)
     client = Client("http://x", backoff=4.0)
     client._http = httpx.Client(
         transport=httpx.MockTransport(scripted([(status, {}), (status, {}), (200, {})], calls)), base_url="http://x"
@@ -114,8 +114,8 @@ async def test_no_connection_is_tried_again(error: type[Exception], monkeypatch:
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("prorank.client.time.sleep", pauses.append)
-    monkeypatch.setattr("prorank.client.asyncio.sleep", pause)
+    monkeypatch.setattr("time.sleep", pauses.append)
+    monkeypatch.setattr("asyncio.sleep", pause)
 
     def transport() -> httpx.MockTransport:
         return httpx.MockTransport(failing(error, times=2))
@@ -211,3 +211,21 @@ def test_wrong_arguments() -> None:
         Client("localhost:8080")
     with pytest.raises(ValueError, match="document 1"):
         Client("http://x").rank("q", ["a", 5])  # type: ignore[list-item]
+
+
+async def test_thresholds_are_the_librarys(live: Any, reranker: StandIn) -> None:
+    url = live(reranker).url
+    margins = sorted((margin for _, _, margin, _ in expected(reranker)), reverse=True)
+    second = float(reranker.probability(margins[1]))
+    async with AsyncClient(url) as several:
+        with Client(url) as client:
+            for options in ({"min_margin": margins[1]}, {"min_score": second}):
+                for ranked in (
+                    client.rank(QUERY, DOCUMENTS, **options),
+                    await several.rank(QUERY, DOCUMENTS, **options),
+                ):
+                    assert [r.margin for r in ranked] == margins[:2]
+                    assert ranked.left_out == 1
+            assert client.rank(QUERY, DOCUMENTS, top_k=1).left_out == 0
+            with pytest.raises(ValueError, match="min_score must be a probability"):
+                client.rank(QUERY, DOCUMENTS, min_score=2)

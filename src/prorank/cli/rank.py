@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from prorank.cli._model import add_model_arguments, load_reranker, positive
 
 if TYPE_CHECKING:
     from prorank.client import Client
+    from prorank.ranking import Thresholds
     from prorank.reranker import Reranker
     from prorank.types import Document, RankResult
 
@@ -37,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queries", metavar="FILE", help="the run's queries (.jsonl or .tsv), instead of --query")
     parser.add_argument("--top-k", type=positive, metavar="N", help="how many results a query (default: all)")
     parser.add_argument(
+        "--min-score", type=_probability, metavar="P", help="leave out documents below this probability"
+    )
+    parser.add_argument("--min-margin", type=_finite, metavar="M", help="leave out documents below this margin")
+    parser.add_argument(
         "--cascade", choices=("exact", "fast", "faster"), default="exact",
         help="stop documents early that are far from the --top-k (default there: 10); needs a model with a read-out",
     )  # fmt: skip
@@ -48,6 +54,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--server", metavar="URL", help="score there (prorank serve) and not here; its key comes from PRORANK_API_KEY"
     )
     add_model_arguments(parser)
+
+
+def _probability(text: str) -> float:
+    return float(_checked("a probability from 0 to 1", text, min_score=_number(text)).min_score or 0.0)
+
+
+def _finite(text: str) -> float:
+    return float(_checked("a finite number", text, min_margin=_number(text)).min_margin or 0.0)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _checked(expected: str, text: str, **thresholds: float) -> Thresholds:
+    from prorank.ranking import Thresholds
+
+    try:
+        return Thresholds.checked(**thresholds)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,8 +95,13 @@ def run(args: argparse.Namespace) -> int:
             top_k=args.top_k,
             instruction=args.instruction,
             return_documents=form == "table" or not args.no_text,
+            min_score=args.min_score,
+            min_margin=args.min_margin,
             **local,
         )
+        if results.left_out:
+            of = f"of {len(documents)} documents" + (f" of query {query_id}" if args.run else "")
+            print(f"prorank rank: {results.left_out} {of} are below the threshold and left out", file=sys.stderr)
         if form == "table":
             _print_table(query, results)
         elif form == "trec":

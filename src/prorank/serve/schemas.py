@@ -1,6 +1,6 @@
 """Requests and answers of every wire format, field by field as the services define them.
 
-``instruction`` and ``raw_scores`` are our extra fields and are accepted everywhere. Fields that other services know and
+``instruction``, ``raw_scores`` and what else :class:`_Request` has are our extra fields and are accepted everywhere. Fields that other services know and
 that mean nothing here are ignored, as those services do with each other's; wrong types are refused.
 """
 
@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
+
+from prorank.ranking import Thresholds
 
 __all__ = [
     "CohereAnswer", "CohereError", "CohereRequest", "InfinityAnswer", "InfinityRequest", "ModelList", "ScoreAnswer",
@@ -37,6 +39,21 @@ class _Request(BaseModel):
     model: str | None = Field(None, description="Which of the server's models; the default one when absent.")
     instruction: str | None = Field(None, description="What makes a document relevant; replaces the model's default.")
     raw_scores: bool | None = Field(None, description="Scores are margins (logits) instead of probabilities.")
+    min_score: float | None = Field(
+        None, ge=0, le=1, description="Leave out documents whose probability is below; meta.left_out counts them."
+    )
+    min_margin: float | None = Field(
+        None, allow_inf_nan=False, description="Leave out documents whose margin is below; meta.left_out counts them."
+    )
+
+    def common(self) -> dict[str, Any]:
+        """What every format asks for alike, by the names of :class:`prorank.serve.work.Work`."""
+        return {
+            "model": self.model,
+            "instruction": self.instruction,
+            "raw_scores": bool(self.raw_scores),
+            "thresholds": Thresholds.checked(self.min_score, self.min_margin),
+        }
 
 
 _NULL: JsonDict = {"type": "null"}
@@ -170,6 +187,7 @@ class InfinityAnswer(BaseModel):
     model: str
     usage: Usage
     results: list[InfinityResult]
+    meta: dict[str, Any] | None = None
 
 
 class CohereResult(BaseModel):
@@ -198,6 +216,7 @@ class VoyageAnswer(BaseModel):
     data: list[VoyageResult]
     model: str
     usage: VoyageUsage
+    meta: dict[str, Any] | None = None
 
 
 class TeiResult(BaseModel):
@@ -219,6 +238,7 @@ class ScoreAnswer(BaseModel):
     model: str
     data: list[ScoreResult]
     usage: Usage
+    meta: dict[str, Any] | None = None
 
 
 class ModelEntry(BaseModel):

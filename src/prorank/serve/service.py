@@ -21,10 +21,11 @@ from prorank.serve.batcher import BatcherClosedError, QueueFullError, Scored, to
 from prorank.serve.body import BodyReader
 from prorank.serve.config import ServeConfig
 from prorank.serve.errors import ApiError
-from prorank.serve.formats import FORMATS, ROUTES, Format, Outcome, Work, parse
+from prorank.serve.formats import FORMATS, ROUTES, Format, parse
 from prorank.serve.metrics import Metrics
 from prorank.serve.models import LoadedModel, Models
 from prorank.serve.tracing import Tracer
+from prorank.serve.work import Outcome, Work
 
 if TYPE_CHECKING:
     from prorank.prompt.encoder import Encoded
@@ -184,13 +185,15 @@ class Service:
         scored: Scored,
         facts: dict[str, Any],
     ) -> Response:
-        if work.raw_scores:
-            shown = [margins.astype("float64") for margins in scored.margins]
-        else:
-            shown = [model.reranker.probability(margins) for margins in scored.margins]
-        outcome = Outcome(facts.get("request_id", ""), model.name, tokens, scored.margins, shown)
+        probabilities = [model.reranker.probability(margins) for margins in scored.margins]
+        shown = [margins.astype("float64") for margins in scored.margins] if work.raw_scores else probabilities
+        outcome = Outcome(
+            facts.get("request_id", ""), model.name, tokens, scored.margins, shown, probabilities, work.thresholds
+        )
         timing = f"queue;dur={scored.queue_seconds * 1000:.1f}, score;dur={scored.score_seconds * 1000:.1f}"
         headers = {"x-prorank-model": model.name, "server-timing": timing}
+        if work.thresholds.given:
+            headers["x-prorank-left-out"] = str(outcome.left_out)
         return Response(to_json(format_.lay_out(parsed, outcome)), media_type="application/json", headers=headers)
 
     async def _in_worker(self, function: Any, *args: Any) -> Any:

@@ -1,0 +1,146 @@
+"""What both clients share: requests out of arguments, results out of answers, when to try again. No connection."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from operator import index
+from typing import Any
+
+from prorank._optional import require
+from prorank.ranking import Ranking, Thresholds, check_top_k
+from prorank.types import Document, DocumentLike, RankResult, as_documents
+
+__all__ = ["Requests", "ServerError", "checked", "ranking_of", "scores_of"]
+
+_LONGEST_PAUSE = 30.0
+
+
+class ServerError(RuntimeError):
+    """The server refused or failed.
+
+    Args:
+        status: the HTTP status; 0 where no answer came.
+        request_id: to be found in the server's log.
+    """
+
+    def __init__(self, message: str, status: int = 0, request_id: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.request_id = request_id
+
+
+class Requests:
+    """The base of both clients."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float = 120.0,
+        retries: int = 4,
+        backoff: float = 0.5,
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"url must start with http:// or https://, got {url!r}")
+        if retries < 0:
+            raise ValueError(f"retries must be 0 or more, got {retries}")
+        self._httpx = require("httpx", extra="client")
+        self._no_connection = (self._httpx.ConnectError, self._httpx.ConnectTimeout)
+        self._model = model
+        self._retries = retries
+        self._backoff = backoff
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._options = {"base_url": url.rstrip("/"), "headers": headers, "timeout": timeout}
+
+    def _rank_body(
+        self,
+        query: str,
+        documents: Iterable[DocumentLike],
+        *,
+        top_k: int | None,
+        instruction: str | None,
+        model: str | None,
+        thresholds: Thresholds,
+    ) -> tuple[dict[str, Any], list[Document]]:
+        check_top_k(top_k)
+        parsed = as_documents(documents)
+        body = {
+            "query": query,
+            "documents": [document.content for document in parsed],
+            "return_documents": False,
+            "return_margins": True,
+        }
+        count = None if top_k is None else index(top_k)  # numpy's integers are none that JSON knows
+        optional = {"top_n": count, "instruction": instruction, "model": model or self._model, **thresholds._asdict()}
+        return body | {name: value for name, value in optional.items() if value is not None}, parsed
+
+    def _score_body(
+        self, pairs: Iterable[tuple[str, str]], instruction: str | None, model: str | None
+    ) -> dict[str, Any]:
+        pairs = list(pairs)
+        for place, pair in enumerate(pairs):
+            if isinstance(pair, str) or len(pair) != 2:
+                got = "one string" if isinstance(pair, str) else f"{len(pair)} items"
+                raise ValueError(f"pair {place} must be (query, document), got {got}")
+        body: dict[str, Any] = {
+            "text_1": [query for query, _ in pairs],
+            "text_2": [document for _, document in pairs],
+            "raw_scores": True,
+        }
+        optional = {"instruction": instruction, "model": model or self._model}
+        return body | {name: value for name, value in optional.items() if value is not None}
+
+    def _pauses(self) -> Iterator[float]:
+        for attempt in range(self._retries):
+            pause = min(self._backoff * 2**attempt, _LONGEST_PAUSE)
+            yield pause * random.uniform(0.75, 1.25)  # clients that were refused together must not come back together
+
+    def _pause_after(self, response: Any, planned: float | None) -> float | None:
+        """Seconds until the next try; None where there is none."""
+        if planned is None or response.status_code not in (429, 503):
+            return None
+        asked = response.headers.get("retry-after", "")
+        return max(planned, min(float(asked), _LONGEST_PAUSE)) if asked.isdecimal() else planned
+
+    def _unreachable(self, error: Exception) -> ServerError:
+        return ServerError(f"no answer from {self._options['base_url']}: {type(error).__name__}: {error}")
+
+
+def checked(response: Any) -> Any:
+    """The answer's JSON.
+
+    Raises:
+        ServerError: the server refused or failed.
+    """
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if response.status_code == 200 and answer is not None:
+        return answer
+    said = answer.get("detail") or answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(said, dict):
+        said = said.get("message")
+    raise ServerError(
+        f"the server answered {response.status_code}: {said or 'no explanation'}",
+        response.status_code,
+        response.headers.get("x-request-id", ""),
+    )
+
+
+def ranking_of(answer: Any, documents: Sequence[Document], with_text: bool) -> Ranking:
+    """The results of an answer of ``/v1/rerank``."""
+    results = []
+    for row in answer["results"]:
+        document = documents[row["index"]]
+        text = document.content if with_text else None
+        results.append(RankResult(row["index"], document.doc_id, row["margin"], row["relevance_score"], text))
+    return Ranking(results, left_out=answer.get("meta", {}).get("left_out", 0))
+
+
+def scores_of(answer: Any) -> list[float]:
+    """The margins of an answer of ``/v1/score``."""
+    return [row["score"] for row in answer["data"]]

@@ -1,0 +1,204 @@
+"""(query, document) texts in, float32 margins out: the half of a reranker that scores and does not rank."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prorank.early_exit.readouts import Cascade
+from prorank.early_exit.scoring import EarlyExit, score_cascade
+from prorank.model.checkpoint import Manifest
+from prorank.model.loading import combined, early_exits
+from prorank.progress import progress_bar
+from prorank.prompt.encoder import Encoded, PromptEncoder
+from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, passes_of, probability, score_groups
+
+__all__ = ["Margins", "PairScorer"]
+
+Margins = npt.NDArray[np.float32]
+
+
+class PairScorer:
+    """Scores pairs of texts with a backend and an encoder; see :class:`prorank.reranker.Reranker`.
+
+    Args:
+        backend: what computes label logits from token ids.
+        encoder: what makes token ids from texts.
+        calibration: (slope, intercept) of the probability; it never changes an order.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        encoder: PromptEncoder,
+        *,
+        name: str = "reranker",
+        calibration: tuple[float, float] | None = None,
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        manifest: Manifest | None = None,
+        weights_sha256: str = "",
+        cascade: Cascade | None = None,
+    ) -> None:
+        if batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
+        self.backend = backend
+        self.encoder = encoder
+        self.name = name
+        self.calibration = calibration or (1.0, encoder.template.probability_shift)
+        self.batch_tokens = batch_tokens
+        self.manifest = manifest
+        self.weights_sha256 = weights_sha256
+        self.cascade = cascade
+        self._early: EarlyExit | None = None
+        self._lock = threading.Lock()
+
+    def score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        instruction: str | None = None,
+        batch_tokens: int | None = None,
+        progress: bool = False,
+    ) -> Margins:
+        """Margins of (query, document) pairs, ``(n,)`` float32, in input order."""
+        by_query: dict[str, list[int]] = {}
+        for i, pair in enumerate(pairs):
+            if isinstance(pair, str) or len(pair) != 2:
+                got = "one string" if isinstance(pair, str) else f"{len(pair)} items"
+                raise ValueError(f"pair {i} must be (query, document), got {got}")
+            by_query.setdefault(pair[0], []).append(i)
+        encoded = [self.encode(query, [pairs[i][1] for i in places], instruction) for query, places in by_query.items()]
+        with progress_bar("scoring", len(pairs), shown=progress) as on_scored:
+            scored = self.score_groups(encoded, batch_tokens=batch_tokens, on_scored=on_scored)
+        margins = np.zeros(len(pairs), dtype=np.float32)
+        for places, values in zip(by_query.values(), scored, strict=True):
+            margins[places] = values
+        return margins
+
+    def margins(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        instruction: str | None = None,
+        batch_tokens: int | None = None,
+        on_scored: Callable[[int], None] | None = None,
+        cascade: str = "exact",
+        top_k: int | None = None,
+    ) -> Margins:
+        """Margins of one query's documents, ``(n,)`` float32, in input order.
+
+        Args:
+            cascade: as in :meth:`rank`; with ``fast`` or ``faster`` the margins outside the ``top_k`` may be estimates.
+        """
+        encoded = self.encode(query, documents, instruction)
+        return self.margins_of(encoded, batch_tokens=batch_tokens, on_scored=on_scored, cascade=cascade, top_k=top_k)
+
+    def margins_of(
+        self,
+        encoded: Encoded,
+        *,
+        batch_tokens: int | None = None,
+        on_scored: Callable[[int], None] | None = None,
+        cascade: str = "exact",
+        top_k: int | None = None,
+    ) -> Margins:
+        """:meth:`margins` of a query that :meth:`encode` has read already."""
+        if cascade != "exact":
+            return self._cascade_margins(encoded, cascade, top_k, batch_tokens or self.batch_tokens, on_scored)
+        return self.score_groups([encoded], batch_tokens=batch_tokens, on_scored=on_scored)[0]
+
+    def _cascade_margins(
+        self,
+        encoded: Encoded,
+        level: str,
+        top_k: int | None,
+        batch_tokens: int,
+        on_scored: Callable[[int], None] | None,
+    ) -> Margins:
+        if self.cascade is None:
+            raise ValueError(f"cascade {level!r}: {self.name} has no read-outs; fit them with: prorank cascade")
+        if self.encoder.long_documents == "max_window":
+            raise ValueError("cascade: not with long_documents 'max_window'")
+        tolerances, wanted = self.cascade.tolerance(level), top_k or min(10, self.cascade.top_k)
+        if wanted > self.cascade.top_k:
+            raise ValueError(f"cascade: the read-outs were fitted for the top {self.cascade.top_k}, not {wanted}")
+        with self._lock:
+            if self._early is None:
+                self._early = early_exits(self.backend, self.cascade)
+            margins, _ = score_cascade(
+                self._early, encoded.group, top_k=wanted, tolerances=tolerances, batch_tokens=batch_tokens,
+                on_scored=on_scored,
+            )  # fmt: skip
+        return margins
+
+    def encode(
+        self, query: str, documents: Sequence[str], instruction: str | None = None, *, keep_end: bool = False
+    ) -> Encoded:
+        """Token ids of one query's prompts; thread-safe, and apart from scoring so that callers may overlap both.
+
+        Args:
+            keep_end: documents that are cut lose their beginning (see :meth:`PromptEncoder.encode`).
+        """
+        return self.encoder.encode(query, documents, instruction, keep_end=keep_end)
+
+    def score_groups(
+        self,
+        encoded: Sequence[Encoded],
+        *,
+        batch_tokens: int | None = None,
+        on_scored: Callable[[int], None] | None = None,
+    ) -> list[Margins]:
+        """Margins per document of several encoded queries, computed in common batches.
+
+        A document of several windows gets its best one's margin. Calls from several threads take turns.
+        """
+        with self._lock:
+            rows = score_groups(
+                self.backend,
+                [one.group for one in encoded],
+                batch_tokens=batch_tokens or self.batch_tokens,
+                on_scored=on_scored,
+            )
+        results = []
+        for one, margins in zip(encoded, rows, strict=True):
+            best = np.full(one.document_count, -np.inf, dtype=np.float32)
+            np.maximum.at(best, list(one.row_document), margins)
+            results.append(best)
+        return results
+
+    def probability(self, margins: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Calibrated probability of relevance, for people; order by margins."""
+        return probability(margins, *self.calibration)
+
+    @property
+    def step_tokens(self) -> int:
+        """Own tokens computed at the same time: a batch in each of the backend's passes."""
+        return self.batch_tokens * passes_of(self.backend)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over weights, template and limits: two rerankers with the same one give the same scores."""
+        encoder = self.encoder
+        limits = [encoder.max_length, encoder.query_max_length, encoder.long_documents, self.backend.name]
+        return combined(self.weights_sha256, json.dumps([encoder.template.to_dict(), limits], sort_keys=True))
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for records: model, backend, limits, hashes."""
+        return {
+            "model": self.name,
+            "backend": self.backend.name,
+            "stage": self.manifest.stage if self.manifest else "",
+            "template": self.encoder.template.name,
+            "max_length": self.encoder.max_length,
+            "query_max_length": self.encoder.query_max_length,
+            "long_documents": self.encoder.long_documents,
+            "batch_tokens": self.batch_tokens,
+            "weights_sha256": self.weights_sha256,
+            "fingerprint": self.fingerprint,
+        }
