@@ -15,7 +15,8 @@ from prorank.early_exit.scoring import EarlyExit, score_cascade
 from prorank.model.checkpoint import Manifest
 from prorank.model.loading import combined, early_exits
 from prorank.progress import progress_bar
-from prorank.prompt.encoder import Encoded, PromptEncoder
+from prorank.prompt.encoded import Encoded, best_margins
+from prorank.prompt.encoder import PromptEncoder
 from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, passes_of, probability, score_groups
 
 __all__ = ["Margins", "PairScorer"]
@@ -113,6 +114,13 @@ class PairScorer:
             return self._cascade_margins(encoded, cascade, top_k, batch_tokens or self.batch_tokens, on_scored)
         return self.score_groups([encoded], batch_tokens=batch_tokens, on_scored=on_scored)[0]
 
+    def margins_and_rows(self, encoded: Encoded, **options: Any) -> tuple[Margins, list[int]]:
+        """:meth:`margins_of`, and per document which of its windows has that margin (0 where there is one)."""
+        if len(encoded.row_document) == encoded.document_count:
+            return self.margins_of(encoded, **options), [0] * encoded.document_count
+        by_row = self.margins_of(encoded.by_rows(), **options)
+        return best_margins(encoded, by_row), encoded.best_rows([float(margin) for margin in by_row])
+
     def _cascade_margins(
         self,
         encoded: Encoded,
@@ -138,14 +146,31 @@ class PairScorer:
         return margins
 
     def encode(
-        self, query: str, documents: Sequence[str], instruction: str | None = None, *, keep_end: bool = False
+        self,
+        query: str,
+        documents: Sequence[str],
+        instruction: str | None = None,
+        *,
+        keep_end: bool = False,
+        max_chunks: int | None = None,
+        max_tokens: int | None = None,
     ) -> Encoded:
         """Token ids of one query's prompts; thread-safe, and apart from scoring so that callers may overlap both.
 
         Args:
             keep_end: documents that are cut lose their beginning (see :meth:`PromptEncoder.encode`).
+            max_chunks: windows of a document at most (``max_window``; the others have none).
+            max_tokens: so much of each document is read at all.
         """
-        return self.encoder.encode(query, documents, instruction, keep_end=keep_end)
+        texts = self.beginnings(documents, max_tokens)
+        return self.encoder.encode(query, texts, instruction, keep_end=keep_end, max_chunks=max_chunks)
+
+    def beginnings(self, documents: Sequence[str], max_tokens: int | None) -> Sequence[str]:
+        """The documents, each cut behind its first ``max_tokens`` tokens."""
+        encoder = self.encoder
+        if max_tokens is None or (max_tokens >= encoder.max_length and encoder.long_documents == "truncate"):
+            return documents
+        return [encoder.beginning(text, max_tokens) for text in documents]
 
     def score_groups(
         self,
@@ -165,12 +190,7 @@ class PairScorer:
                 batch_tokens=batch_tokens or self.batch_tokens,
                 on_scored=on_scored,
             )
-        results = []
-        for one, margins in zip(encoded, rows, strict=True):
-            best = np.full(one.document_count, -np.inf, dtype=np.float32)
-            np.maximum.at(best, list(one.row_document), margins)
-            results.append(best)
-        return results
+        return [best_margins(one, margins) for one, margins in zip(encoded, rows, strict=True)]
 
     def probability(self, margins: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Calibrated probability of relevance, for people; order by margins."""

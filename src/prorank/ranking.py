@@ -16,7 +16,7 @@ import numpy.typing as npt
 from prorank.scoring import rank_order
 from prorank.types import RankResult
 
-__all__ = ["Ranking", "Thresholds", "best_places", "check_top_k"]
+__all__ = ["NO_THRESHOLDS", "Ranking", "Thresholds", "best_places", "check_count"]
 
 
 class Ranking(list[RankResult]):
@@ -69,21 +69,24 @@ class Thresholds(NamedTuple):
         return kept
 
 
+NO_THRESHOLDS = Thresholds()
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
-def check_top_k(top_k: int | None) -> None:
-    """Raises ValueError where ``top_k`` is below 1."""
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1, got {top_k}")
+def check_count(name: str, count: int | None) -> None:
+    """Raises ValueError where a count is given and below 1."""
+    if count is not None and count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}")
 
 
 def best_places(
     margins: npt.NDArray[np.float32],
     probabilities: npt.NDArray[np.float64],
     top_k: int | None = None,
-    thresholds: Thresholds = Thresholds(),  # noqa: B008  (immutable)
+    thresholds: Thresholds = NO_THRESHOLDS,
 ) -> tuple[list[int], int]:
     """Indices of the documents to give, best first, and how many the thresholds leave out.
 

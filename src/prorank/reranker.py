@@ -16,7 +16,7 @@ from prorank.pair_scorer import PairScorer
 from prorank.progress import progress_bar
 from prorank.prompt.encoder import LongDocuments
 from prorank.prompt.template import PromptTemplate
-from prorank.ranking import Ranking, Thresholds, best_places, check_top_k
+from prorank.ranking import Ranking, Thresholds, best_places, check_count
 from prorank.types import DocumentLike, RankResult, as_documents
 
 __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "default_model"]
@@ -125,6 +125,9 @@ class Reranker(PairScorer):
         cascade: str = "exact",
         min_score: float | None = None,
         min_margin: float | None = None,
+        return_chunks: bool = False,
+        max_chunks_per_doc: int | None = None,
+        max_tokens_per_doc: int | None = None,
     ) -> Ranking:
         """The documents from most to least relevant; equal margins keep their input order.
 
@@ -139,23 +142,30 @@ class Reranker(PairScorer):
                 10) stop there; their margins are estimates below all others. ``exact``: all layers for all.
             min_score: leave out documents whose probability is below this; ``left_out`` of the result counts them.
             min_margin: the same by margin.
+            return_chunks: whether results carry the part of the text that the margin is about: of ``max_window`` the
+                best window, of an excerpt the connected part closest to the query, else the beginning that was read.
+            max_chunks_per_doc: windows of a document at most, the first ones; needs ``long_documents="max_window"``.
+            max_tokens_per_doc: what lies behind is not read, whatever ``long_documents`` says.
 
         Raises:
-            ValueError: ``top_k`` below 1, a threshold that is none, a document without text, or ``cascade`` on a model
-                without a read-out.
+            ValueError: a count below 1, a threshold that is none, a document without text, ``max_chunks_per_doc``
+                without windows, or ``cascade`` on a model without a read-out.
         """
-        check_top_k(top_k)
+        for name, count in (
+            ("top_k", top_k), ("max_chunks_per_doc", max_chunks_per_doc), ("max_tokens_per_doc", max_tokens_per_doc)
+        ):  # fmt: skip
+            check_count(name, count)
+        if max_chunks_per_doc is not None and self.encoder.long_documents != "max_window":
+            raise ValueError(
+                f"max_chunks_per_doc needs long_documents 'max_window'; {self.name} has {self.encoder.long_documents!r}"
+            )
         thresholds = Thresholds.checked(min_score, min_margin)
         parsed = as_documents(documents)
         with progress_bar("scoring", len(parsed), shown=progress) as on_scored:
-            margins = self.margins(
-                query,
-                [document.content for document in parsed],
-                instruction=instruction,
-                batch_tokens=batch_tokens,
-                on_scored=on_scored,
-                cascade=cascade,
-                top_k=top_k,
+            texts = self.beginnings([document.content for document in parsed], max_tokens_per_doc)
+            encoded = self.encode(query, texts, instruction, max_chunks=max_chunks_per_doc)
+            margins, rows = self.margins_and_rows(
+                encoded, batch_tokens=batch_tokens, on_scored=on_scored, cascade=cascade, top_k=top_k
             )
         probabilities = self.probability(margins)
         places, left_out = best_places(margins, probabilities, top_k, thresholds)
@@ -166,6 +176,7 @@ class Reranker(PairScorer):
                 float(margins[i]),
                 float(probabilities[i]),
                 parsed[i].content if return_documents else None,
+                self.encoder.chunk(query, texts[i], instruction, row=rows[i]) if return_chunks else None,
             )
             for i in places
         ]

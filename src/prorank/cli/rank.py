@@ -43,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min-margin", type=_finite, metavar="M", help="leave out documents below this margin")
     parser.add_argument(
+        "--chunks", action="store_true", help="show the part of each text that its score is about (jsonl: chunk)"
+    )
+    parser.add_argument(
+        "--max-chunks-per-doc", type=positive, metavar="N", help="windows of a document at most, with max_window"
+    )
+    parser.add_argument("--max-tokens-per-doc", type=positive, metavar="N", help="what lies behind is not read")
+    parser.add_argument(
         "--cascade", choices=("exact", "fast", "faster"), default="exact",
         help="stop documents early that are far from the --top-k (default there: 10); needs a model with a read-out",
     )  # fmt: skip
@@ -97,6 +104,9 @@ def run(args: argparse.Namespace) -> int:
             return_documents=form == "table" or not args.no_text,
             min_score=args.min_score,
             min_margin=args.min_margin,
+            return_chunks=args.chunks,
+            max_chunks_per_doc=args.max_chunks_per_doc,
+            max_tokens_per_doc=args.max_tokens_per_doc,
             **local,
         )
         if results.left_out:
@@ -160,10 +170,12 @@ def _check_query_id(query_id: str) -> None:
 
 def _print_jsonl(results: Sequence[RankResult], query_id: str | None, out: TextIO) -> None:
     for rank, result in enumerate(results, 1):
-        row = {"rank": rank, "index": result.index, "doc_id": result.doc_id}
+        row: dict[str, Any] = {"rank": rank, "index": result.index, "doc_id": result.doc_id}
         row |= {"margin": round(result.margin, 6), "probability": round(result.probability, 6)}
         if result.text is not None:
             row["text"] = result.text
+        if result.chunk is not None:
+            row["chunk"] = result.chunk._asdict()
         if query_id is not None:
             row = {"query_id": query_id, **row}
         print(json.dumps(row, ensure_ascii=True), file=out)
@@ -191,7 +203,7 @@ def _print_table(query: str, results: Sequence[RankResult]) -> None:
     id_width = min(max((len(result.doc_id) for result in results), default=2), 20)
     room = max(console.width - id_width - 42, 20)
     for rank, result in enumerate(results, 1):
-        text = _shortened(result.text or "", room)
+        text = _shortened(result.chunk.text if result.chunk else result.text or "", room)
         table.add_row(
             str(rank),
             str(result.index + 1),

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from prorank.client.requests import Requests, checked, ranking_of, scores_of
-from prorank.ranking import Ranking, Thresholds
+from prorank.client.requests import RankOptions, Requests, checked, ranking_of, scores_of
+from prorank.ranking import Ranking
 from prorank.types import DocumentLike
 
 __all__ = ["AsyncClient"]
@@ -24,22 +24,14 @@ class AsyncClient(Requests):
         self,
         query: str,
         documents: Iterable[DocumentLike],
-        *,
-        top_k: int | None = None,
-        instruction: str | None = None,
-        return_documents: bool = True,
-        model: str | None = None,
-        min_score: float | None = None,
-        min_margin: float | None = None,
+        **options: Any,
     ) -> Ranking:
         """See :meth:`prorank.Client.rank`."""
-        body, parsed = self._rank_body(
-            query, documents, top_k=top_k, instruction=instruction, model=model,
-            thresholds=Thresholds.checked(min_score, min_margin),
-        )  # fmt: skip
+        given = RankOptions(**options)
+        body, parsed = self._rank_body(query, documents, given)
         if not parsed:
             return Ranking()
-        return ranking_of(await self._call("POST", "/v1/rerank", body), parsed, return_documents)
+        return ranking_of(await self._call("POST", "/v1/rerank", body), parsed, given.return_documents)
 
     async def score(
         self, pairs: Iterable[tuple[str, str]], *, instruction: str | None = None, model: str | None = None

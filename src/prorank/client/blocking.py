@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from prorank.client.requests import Requests, checked, ranking_of, scores_of
-from prorank.ranking import Ranking, Thresholds
+from prorank.client.requests import RankOptions, Requests, checked, ranking_of, scores_of
+from prorank.ranking import Ranking
 from prorank.types import DocumentLike
 
 __all__ = ["Client"]
@@ -37,27 +37,26 @@ class Client(Requests):
         self,
         query: str,
         documents: Iterable[DocumentLike],
-        *,
-        top_k: int | None = None,
-        instruction: str | None = None,
-        return_documents: bool = True,
-        model: str | None = None,
-        min_score: float | None = None,
-        min_margin: float | None = None,
+        **options: Any,
     ) -> Ranking:
         """The documents from most to least relevant, as :meth:`prorank.Reranker.rank` gives them.
 
+        Args:
+            documents: as there.
+            options: ``top_k``, ``instruction``, ``return_documents``, ``min_score``, ``min_margin``,
+                ``return_chunks``, ``max_chunks_per_doc`` and ``max_tokens_per_doc`` as there; ``model``: which of the
+                server's, for this call.
+
         Raises:
-            ValueError: ``top_k`` below 1, a threshold that is none, or a document without text.
+            TypeError: there is no such option.
+            ValueError: a count below 1, a threshold that is none, or a document without text.
             ServerError: the server refused, failed, or was not reached.
         """
-        body, parsed = self._rank_body(
-            query, documents, top_k=top_k, instruction=instruction, model=model,
-            thresholds=Thresholds.checked(min_score, min_margin),
-        )  # fmt: skip
+        given = RankOptions(**options)
+        body, parsed = self._rank_body(query, documents, given)
         if not parsed:
             return Ranking()
-        return ranking_of(self._call("POST", "/v1/rerank", body), parsed, return_documents)
+        return ranking_of(self._call("POST", "/v1/rerank", body), parsed, given.return_documents)
 
     def score(
         self, pairs: Iterable[tuple[str, str]], *, instruction: str | None = None, model: str | None = None

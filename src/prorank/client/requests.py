@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from operator import index
 from typing import Any
 
 from prorank._optional import require
-from prorank.ranking import Ranking, Thresholds, check_top_k
-from prorank.types import Document, DocumentLike, RankResult, as_documents
+from prorank.ranking import Ranking, Thresholds, check_count
+from prorank.types import Chunk, Document, DocumentLike, RankResult, as_documents
 
-__all__ = ["Requests", "ServerError", "checked", "ranking_of", "scores_of"]
+__all__ = ["RankOptions", "Requests", "ServerError", "checked", "ranking_of", "scores_of"]
 
 _LONGEST_PAUSE = 30.0
 
@@ -28,6 +29,44 @@ class ServerError(RuntimeError):
         super().__init__(message)
         self.status = status
         self.request_id = request_id
+
+
+@dataclass(frozen=True)
+class RankOptions:
+    """What :meth:`prorank.Client.rank` is asked for beside query and documents."""
+
+    top_k: int | None = None
+    instruction: str | None = None
+    return_documents: bool = True
+    model: str | None = None
+    min_score: float | None = None
+    min_margin: float | None = None
+    return_chunks: bool = False
+    max_chunks_per_doc: int | None = None
+    max_tokens_per_doc: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in _COUNTS:
+            check_count(name, getattr(self, name))
+        Thresholds.checked(self.min_score, self.min_margin)
+
+    def fields(self, model: str | None) -> dict[str, Any]:
+        """As ``/v1/rerank`` names them; what is not given is left to the server.
+
+        Args:
+            model: where the options name none.
+        """
+        # numpy's integers and floats are none that JSON knows
+        counts = {name: index(count) for name in _COUNTS if (count := getattr(self, name)) is not None}
+        if "top_k" in counts:
+            counts["top_n"] = counts.pop("top_k")
+        thresholds = Thresholds.checked(self.min_score, self.min_margin)._asdict()
+        optional = {"instruction": self.instruction, "model": self.model or model, **thresholds}
+        given: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
+        return given | counts | ({"return_chunks": True} if self.return_chunks else {})
+
+
+_COUNTS = ("top_k", "max_chunks_per_doc", "max_tokens_per_doc")
 
 
 class Requests:
@@ -56,26 +95,17 @@ class Requests:
         self._options = {"base_url": url.rstrip("/"), "headers": headers, "timeout": timeout}
 
     def _rank_body(
-        self,
-        query: str,
-        documents: Iterable[DocumentLike],
-        *,
-        top_k: int | None,
-        instruction: str | None,
-        model: str | None,
-        thresholds: Thresholds,
+        self, query: str, documents: Iterable[DocumentLike], options: RankOptions
     ) -> tuple[dict[str, Any], list[Document]]:
-        check_top_k(top_k)
         parsed = as_documents(documents)
         body = {
             "query": query,
             "documents": [document.content for document in parsed],
             "return_documents": False,
             "return_margins": True,
+            **options.fields(self._model),
         }
-        count = None if top_k is None else index(top_k)  # numpy's integers are none that JSON knows
-        optional = {"top_n": count, "instruction": instruction, "model": model or self._model, **thresholds._asdict()}
-        return body | {name: value for name, value in optional.items() if value is not None}, parsed
+        return body, parsed
 
     def _score_body(
         self, pairs: Iterable[tuple[str, str]], instruction: str | None, model: str | None
@@ -137,7 +167,8 @@ def ranking_of(answer: Any, documents: Sequence[Document], with_text: bool) -> R
     for row in answer["results"]:
         document = documents[row["index"]]
         text = document.content if with_text else None
-        results.append(RankResult(row["index"], document.doc_id, row["margin"], row["relevance_score"], text))
+        chunk = Chunk(**row["chunk"]) if row.get("chunk") else None
+        results.append(RankResult(row["index"], document.doc_id, row["margin"], row["relevance_score"], text, chunk))
     return Ranking(results, left_out=answer.get("meta", {}).get("left_out", 0))
 
 

@@ -36,6 +36,7 @@ class ProRankReranker(BaseDocumentCompressor):
         instruction: what relevance means here; default: the template's.
         score_threshold: leave out documents whose ``relevance_score`` is below this probability.
         min_margin: leave out documents whose ``margin`` is below this.
+        return_chunks: put the part of the text that the score is about into the metadata, as ``chunk``.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -48,6 +49,7 @@ class ProRankReranker(BaseDocumentCompressor):
     instruction: str | None = None
     score_threshold: float | None = None
     min_margin: float | None = None
+    return_chunks: bool = False
     _ranker: Ranker = PrivateAttr()
 
     def model_post_init(self, _context: Any) -> None:
@@ -64,11 +66,13 @@ class ProRankReranker(BaseDocumentCompressor):
         """The best documents, best first; copies, so that the caller's metadata stay as they are."""
         ranked = self._ranker.rank(
             query, [d.page_content for d in documents], top_k=self.top_k, instruction=self.instruction,
-            min_score=self.score_threshold, min_margin=self.min_margin,
+            min_score=self.score_threshold, min_margin=self.min_margin, return_chunks=self.return_chunks or None,
         )  # fmt: skip
         kept = []
         for result in ranked:
             document = documents[result.index]
-            scores = {"margin": result.margin, "relevance_score": result.probability}
+            scores: dict[str, Any] = {"margin": result.margin, "relevance_score": result.probability}
+            if result.chunk is not None:
+                scores["chunk"] = result.chunk._asdict()
             kept.append(document.model_copy(update={"metadata": {**document.metadata, **scores}}))
         return kept

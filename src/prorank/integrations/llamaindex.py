@@ -39,6 +39,9 @@ class ProRankRerank(BaseNodePostprocessor):
         default=None, description="Leave out nodes whose new score, the margin, is below this."
     )
     min_score: float | None = Field(default=None, description="Leave out nodes whose probability is below this.")
+    return_chunks: bool = Field(
+        default=False, description="Put the part of the text that the score is about into the metadata, as chunk."
+    )
     keep_retrieval_score: bool = Field(default=True, description="Keep the first stage's score in the metadata.")
     _ranker: Ranker = PrivateAttr()
 
@@ -62,23 +65,28 @@ class ProRankRerank(BaseNodePostprocessor):
         ranked = self._ranker.rank(
             query_bundle.query_str, texts, top_k=self.top_n, instruction=self.instruction,
             min_score=self.min_score, min_margin=self.similarity_cutoff,
+            return_chunks=self.return_chunks or None,
         )  # fmt: skip
         kept = []
         for result in ranked:
             given = nodes[result.index]
-            node = _with_retrieval_score(given) if self.keep_retrieval_score else given.node
-            kept.append(NodeWithScore(node=node, score=result.margin))
+            facts: dict[str, Any] = {}
+            if self.keep_retrieval_score and given.score is not None and _SCORE not in given.node.metadata:
+                facts[_SCORE] = given.score
+            if result.chunk is not None:
+                facts["chunk"] = result.chunk._asdict()
+            kept.append(NodeWithScore(node=_with(given.node, facts), score=result.margin))
         return kept
 
 
-def _with_retrieval_score(given: NodeWithScore) -> BaseNode:
-    """A copy of the node that carries its first score where neither a language model nor an embedding reads it."""
-    node = given.node
-    if given.score is None or _SCORE in node.metadata:
+def _with(node: BaseNode, facts: dict[str, Any]) -> BaseNode:
+    """A copy of the node that carries facts where neither a language model nor an embedding reads them."""
+    if not facts:
         return node
+    unread = [*facts]
     changed = {
-        "metadata": {**node.metadata, _SCORE: given.score},
-        "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, _SCORE],
-        "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, _SCORE],
+        "metadata": {**node.metadata, **facts},
+        "excluded_embed_metadata_keys": [*dict.fromkeys([*node.excluded_embed_metadata_keys, *unread])],
+        "excluded_llm_metadata_keys": [*dict.fromkeys([*node.excluded_llm_metadata_keys, *unread])],
     }
     return node.model_copy(update=changed)

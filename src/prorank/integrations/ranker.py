@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from prorank.ranking import Ranking, Thresholds, check_top_k
+from prorank.ranking import Ranking, Thresholds, check_count
 
 if TYPE_CHECKING:
     from prorank.client import Client
@@ -58,7 +58,7 @@ class Ranker:
         Raises:
             ValueError: ``top_k`` below 1, or a threshold that is none.
         """
-        check_top_k(top_k)
+        check_count("top_k", top_k)
         Thresholds.checked(options.get("min_score"), options.get("min_margin"))
         if not texts:
             return Ranking()

@@ -18,7 +18,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from prorank.serve import schemas
+from prorank.serve import answers
 from prorank.serve.config import ServeConfig
 from prorank.serve.errors import ApiError
 from prorank.serve.formats import FORMATS, ROUTES
@@ -188,7 +188,7 @@ def _add_rerank_routes(api: FastAPI, service: Service) -> None:
 
 
 def _add_service_routes(api: FastAPI, service: Service) -> None:
-    @api.get("/v1/models", tags=["service"], summary="The models by name", response_model=schemas.ModelList)
+    @api.get("/v1/models", tags=["service"], summary="The models by name", response_model=answers.ModelList)
     async def models() -> Any:
         return {"object": "list", "data": service.models.describe()}
 

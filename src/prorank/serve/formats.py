@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from prorank.serve import schemas
+from prorank.serve import answers, schemas
 from prorank.serve.document_objects import object_text
 from prorank.serve.errors import INVALID_STATUS, ApiError
 from prorank.serve.pairs import score_answer, score_work
@@ -61,8 +61,8 @@ def _v1_work(request: schemas.V1Request) -> Work:
 def _v1_answer(request: schemas.V1Request, outcome: Outcome) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
     given: Sequence[str | Mapping[str, Any]] = request.documents or request.texts or ()
-    for index, score, margin in outcome.best(request.top_n or None):
-        result: dict[str, Any] = {"index": index, "relevance_score": score}
+    for index, score, margin, more in outcome.best(request.top_n or None):
+        result: dict[str, Any] = {"index": index, "relevance_score": score, **more}
         if request.return_documents is not False:
             one = given[index]
             result["document"] = {"text": one} if isinstance(one, str) else one
@@ -94,8 +94,8 @@ def _infinity_work(request: schemas.InfinityRequest) -> Work:
 
 def _infinity_answer(request: schemas.InfinityRequest, outcome: Outcome) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
-    for index, score, _ in outcome.best(request.top_n if request.top_n and request.top_n > 0 else None):
-        results.append({"index": index, "relevance_score": score})
+    for index, score, _, more in outcome.best(request.top_n if request.top_n and request.top_n > 0 else None):
+        results.append({"index": index, "relevance_score": score, **more})
         if request.return_documents:
             results[-1]["document"] = request.documents[index]
     return {
@@ -113,14 +113,14 @@ def _infinity_answer(request: schemas.InfinityRequest, outcome: Outcome) -> dict
 
 
 def _cohere_work(request: schemas.CohereRequest) -> Work:
-    return Work(
-        [(request.query, request.documents)], **request.common(),
-        max_tokens_per_doc=request.max_tokens_per_doc or DEFAULT_MAX_TOKENS_PER_DOC,
-    )  # fmt: skip
+    work = Work([(request.query, request.documents)], **request.common())
+    return work._replace(max_tokens_per_doc=work.max_tokens_per_doc or DEFAULT_MAX_TOKENS_PER_DOC)
 
 
 def _cohere_answer(request: schemas.CohereRequest, outcome: Outcome) -> dict[str, Any]:
-    results = [{"index": index, "relevance_score": score} for index, score, _ in outcome.best(request.top_n)]
+    results = [
+        {"index": index, "relevance_score": score, **more} for index, score, _, more in outcome.best(request.top_n)
+    ]
     meta = {"api_version": {"version": "2"}, "tokens": {"input_tokens": outcome.tokens}, **outcome.meta}
     return {"id": outcome.request_id, "results": results, "meta": meta}
 
@@ -137,8 +137,8 @@ def _voyage_work(request: schemas.VoyageRequest) -> Work:
 
 def _voyage_answer(request: schemas.VoyageRequest, outcome: Outcome) -> dict[str, Any]:
     data: list[dict[str, Any]] = []
-    for index, score, _ in outcome.best(request.top_k):
-        data.append({"index": index, "relevance_score": score})
+    for index, score, _, more in outcome.best(request.top_k):
+        data.append({"index": index, "relevance_score": score, **more})
         if request.return_documents:
             data[-1]["document"] = request.documents[index]
     usage = {"total_tokens": outcome.tokens}
@@ -157,27 +157,27 @@ def _tei_work(request: schemas.TeiRequest) -> Work:
 
 def _tei_answer(request: schemas.TeiRequest, outcome: Outcome) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    for index, score, _ in outcome.best(None):
-        results.append({"index": index, "score": score})
+    for index, score, _, more in outcome.best(None):
+        results.append({"index": index, "score": score, **more})
         if request.return_text:
             results[-1]["text"] = request.texts[index]
     return results
 
 
 _ALL = (
-    Format("v1", schemas.V1Request, schemas.V1Answer, schemas.V1Error, _v1_work, _v1_answer),
+    Format("v1", schemas.V1Request, answers.V1Answer, answers.V1Error, _v1_work, _v1_answer),
     Format(
         "infinity",
         schemas.InfinityRequest,
-        schemas.InfinityAnswer,
-        schemas.ScoreError,
+        answers.InfinityAnswer,
+        answers.ScoreError,
         _infinity_work,
         _infinity_answer,
     ),
-    Format("cohere", schemas.CohereRequest, schemas.CohereAnswer, schemas.CohereError, _cohere_work, _cohere_answer),
-    Format("voyage", schemas.VoyageRequest, schemas.VoyageAnswer, schemas.VoyageError, _voyage_work, _voyage_answer),
-    Format("tei", schemas.TeiRequest, list[schemas.TeiResult], schemas.TeiError, _tei_work, _tei_answer),
-    Format("score", schemas.ScoreRequest, schemas.ScoreAnswer, schemas.ScoreError, score_work, score_answer),
+    Format("cohere", schemas.CohereRequest, answers.CohereAnswer, answers.CohereError, _cohere_work, _cohere_answer),
+    Format("voyage", schemas.VoyageRequest, answers.VoyageAnswer, answers.VoyageError, _voyage_work, _voyage_answer),
+    Format("tei", schemas.TeiRequest, list[answers.TeiResult], answers.TeiError, _tei_work, _tei_answer),
+    Format("score", schemas.ScoreRequest, answers.ScoreAnswer, answers.ScoreError, score_work, score_answer),
 )
 FORMATS: Mapping[str, Format] = {one.name: one for one in _ALL}
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from prorank.ranking import Thresholds, best_places
+from prorank.ranking import NO_THRESHOLDS, Thresholds, best_places
+from prorank.types import Chunk
 
 __all__ = ["Outcome", "Work"]
 
@@ -29,7 +30,9 @@ class Work(NamedTuple):
     keep_end: bool = False
     """What is cut loses its beginning, not its end."""
     max_tokens_per_doc: int | None = None
-    thresholds: Thresholds = Thresholds()
+    thresholds: Thresholds = NO_THRESHOLDS
+    return_chunks: bool = False
+    max_chunks_per_doc: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,18 @@ class Outcome:
     """The same, as shown: probabilities, or margins with ``raw_scores``."""
     probabilities: Sequence[npt.NDArray[np.float64]]
     """What ``min_score`` is compared with."""
-    thresholds: Thresholds = Thresholds()
+    thresholds: Thresholds = NO_THRESHOLDS
+    chunk: Callable[[int], Chunk] | None = None
+    """The part of a document of the first list that its score is about; None where it was not asked for."""
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def best(self, count: int | None) -> list[tuple[int, float, float]]:
-        """(index, score, margin) of the first list, best first; equal margins keep their input order."""
+    def best(self, count: int | None) -> list[tuple[int, float, float, dict[str, Any]]]:
+        """(index, score, margin, further fields) of the first list, best first; equals keep their order."""
         places, _ = best_places(self.margins[0], self.probabilities[0], count, self.thresholds)
-        return [(i, float(self.scores[0][i]), float(self.margins[0][i])) for i in places]
+        return [(i, float(self.scores[0][i]), float(self.margins[0][i]), self._more(i)) for i in places]
+
+    def _more(self, index: int) -> dict[str, Any]:
+        return {} if self.chunk is None else {"chunk": self.chunk(index)._asdict()}
 
     def kept(self, place: int) -> npt.NDArray[np.bool_]:
         """Which documents of a list reach the thresholds."""
