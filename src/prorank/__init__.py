@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "Document", "PromptTemplate", "RankResult", "Reranker"]
+__all__ = ["AsyncClient", "Client", "Document", "PromptTemplate", "RankResult", "Ranking", "Reranker"]
 
 if TYPE_CHECKING:
     from prorank.client import AsyncClient, Client
     from prorank.prompt.template import PromptTemplate
+    from prorank.ranking import Ranking
     from prorank.reranker import Reranker
     from prorank.types import Document, RankResult
 
@@ -22,6 +23,7 @@ _HOMES = {
     "Document": "types",
     "PromptTemplate": "prompt.template",
     "RankResult": "types",
+    "Ranking": "ranking",
     "Reranker": "reranker",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from prorank.pair_scorer import PairScorer
 from prorank.progress import progress_bar
 from prorank.prompt.encoder import LongDocuments
 from prorank.prompt.template import PromptTemplate
-from prorank.ranking import Ranking, Thresholds, best_places, check_count
-from prorank.types import DocumentLike, RankResult, as_documents
+from prorank.ranking import Collected, Ranking, Thresholds, best_places, check_count, document_blocks
+from prorank.types import DocumentLike, RankResult
 
 __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "default_model"]
 
 DEFAULT_RERANKERS = ("prorank-smollm2-135m", "prorank-smollm2-135m-warmup")
 """What :func:`default_model` takes, the best first: both stages, stage 1 alone."""
 DEFAULT_BASE = "smollm2-135m"
+_BLOCK = 1024  # documents of an iterator at a time
 
 
 def default_model() -> str:
@@ -115,7 +116,7 @@ class Reranker(PairScorer):
     def rank(
         self,
         query: str,
-        documents: Sequence[DocumentLike],
+        documents: Iterable[DocumentLike],
         *,
         top_k: int | None = None,
         instruction: str | None = None,
@@ -133,7 +134,8 @@ class Reranker(PairScorer):
 
         Args:
             documents: texts, mappings or :class:`Document`, as a list, a column, or a whole pandas or polars frame
-                or Arrow table with a column ``text`` (and ``title``, ``id``); all of them are scored.
+                or Arrow table with a column ``text`` (and ``title``, ``id``); all of them are scored. Of an iterator
+                with ``top_k`` only a block and the best are in memory at a time.
             top_k: how many results to return; default: all.
             instruction: what relevance means here; default: the template's.
             return_documents: whether results carry the text.
@@ -160,29 +162,31 @@ class Reranker(PairScorer):
                 f"max_chunks_per_doc needs long_documents 'max_window'; {self.name} has {self.encoder.long_documents!r}"
             )
         thresholds = Thresholds.checked(min_score, min_margin)
-        parsed = as_documents(documents)
-        with progress_bar("scoring", len(parsed), shown=progress) as on_scored:
-            texts = self.beginnings([document.content for document in parsed], max_tokens_per_doc)
-            encoded = self.encode(query, texts, instruction, max_chunks=max_chunks_per_doc)
-            margins, rows = self.margins_and_rows(
-                encoded, batch_tokens=batch_tokens, on_scored=on_scored, cascade=cascade, top_k=top_k
-            )
-        probabilities = self.probability(margins)
-        places, left_out = best_places(margins, probabilities, top_k, thresholds)
-        results = [
-            RankResult(
-                i,
-                parsed[i].doc_id,
-                float(margins[i]),
-                float(probabilities[i]),
-                parsed[i].content if return_documents else None,
-                self.encoder.chunk(query, texts[i], instruction, row=rows[i]) if return_chunks else None,
-            )
-            for i in places
-        ]
-        return Ranking(results, left_out=left_out)
+        options = {"batch_tokens": batch_tokens, "cascade": cascade, "top_k": top_k}
+        collected = Collected(top_k)
+        total = len(documents) if isinstance(documents, Sized) else None
+        with progress_bar("scoring", total, shown=progress) as on_scored:
+            for offset, block in document_blocks(documents, top_k, _BLOCK):
+                texts = self.beginnings([document.content for document in block], max_tokens_per_doc)
+                encoded = self.encode(query, texts, instruction, max_chunks=max_chunks_per_doc)
+                margins, rows = self.margins_and_rows(encoded, on_scored=on_scored, **options)
+                probabilities = self.probability(margins)
+                places, left_out = best_places(margins, probabilities, top_k, thresholds)
+                results = [
+                    RankResult(
+                        i,
+                        block[i].doc_id,
+                        float(margins[i]),
+                        float(probabilities[i]),
+                        block[i].content if return_documents else None,
+                        self.encoder.chunk(query, texts[i], instruction, row=rows[i]) if return_chunks else None,
+                    )
+                    for i in places
+                ]
+                collected.add(Ranking(results, left_out=left_out), offset)
+        return collected.ranking()
 
-    async def arank(self, query: str, documents: Sequence[DocumentLike], **options: Any) -> Ranking:
+    async def arank(self, query: str, documents: Iterable[DocumentLike], **options: Any) -> Ranking:
         """:meth:`rank` in a thread: the event loop stays free."""
         return await asyncio.to_thread(self.rank, query, documents, **options)
 

@@ -229,3 +229,17 @@ async def test_thresholds_are_the_librarys(live: Any, reranker: StandIn) -> None
             assert client.rank(QUERY, DOCUMENTS, top_k=1).left_out == 0
             with pytest.raises(ValueError, match="min_score must be a probability"):
                 client.rank(QUERY, DOCUMENTS, min_score=2)
+
+
+async def test_an_iterator_goes_in_several_requests(
+    live: Any, reranker: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prorank.client.requests._BLOCK", 2)
+    url = live(reranker).url
+    wanted = [place[:3] for place in expected(reranker)[:2]]
+    with Client(url) as client:
+        assert [(r.index, r.doc_id, r.margin) for r in client.rank(QUERY, iter(DOCUMENTS), top_k=2)] == wanted
+        assert [r.index for r in client.rank(QUERY, iter(DOCUMENTS))] == [place for place, *_ in expected(reranker)]
+    assert sorted(map(sum, reranker.calls)) == [1, 2, 3]
+    async with AsyncClient(url) as several:
+        assert [(r.index, r.doc_id, r.margin) for r in await several.rank(QUERY, iter(DOCUMENTS), top_k=2)] == wanted

@@ -23,7 +23,7 @@ from prorank.cli._model import add_model_arguments, load_reranker, positive
 
 if TYPE_CHECKING:
     from prorank.client import Client
-    from prorank.ranking import Thresholds
+    from prorank.ranking import Ranking, Thresholds
     from prorank.reranker import Reranker
     from prorank.types import Document, RankResult
 
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         if form == "table":
             _print_table(query, results)
         elif form == "trec":
-            _print_trec(query_id, results, args.tag, sys.stdout)
+            print(results.to_trec(query_id, args.tag), end="")
         else:
             _print_jsonl(results, query_id if args.run else None, sys.stdout)
     return 0
@@ -168,24 +168,10 @@ def _check_query_id(query_id: str) -> None:
         raise ValueError(f"--query-id: {error}") from None
 
 
-def _print_jsonl(results: Sequence[RankResult], query_id: str | None, out: TextIO) -> None:
-    for rank, result in enumerate(results, 1):
-        row: dict[str, Any] = {"rank": rank, "index": result.index, "doc_id": result.doc_id}
-        row |= {"margin": round(result.margin, 6), "probability": round(result.probability, 6)}
-        if result.text is not None:
-            row["text"] = result.text
-        if result.chunk is not None:
-            row["chunk"] = result.chunk._asdict()
-        if query_id is not None:
-            row = {"query_id": query_id, **row}
-        print(json.dumps(row, ensure_ascii=True), file=out)
-
-
-def _print_trec(query_id: str, results: Sequence[RankResult], tag: str, out: TextIO) -> None:
-    from prorank.data.trec import run_lines
-
-    for line in run_lines(query_id, ((result.doc_id, result.margin) for result in results), tag):
-        print(line, file=out)
+def _print_jsonl(results: Ranking, query_id: str | None, out: TextIO) -> None:
+    for row in results.to_dicts():
+        row |= {"margin": round(row["margin"], 6), "probability": round(row["probability"], 6)}
+        print(json.dumps(row if query_id is None else {"query_id": query_id, **row}, ensure_ascii=True), file=out)
 
 
 def _print_table(query: str, results: Sequence[RankResult]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from prorank.client.requests import RankOptions, Requests, checked, ranking_of, scores_of
-from prorank.ranking import Ranking
+from prorank.ranking import Collected, Ranking
 from prorank.types import DocumentLike
 
 __all__ = ["AsyncClient"]
@@ -28,10 +28,11 @@ class AsyncClient(Requests):
     ) -> Ranking:
         """See :meth:`prorank.Client.rank`."""
         given = RankOptions(**options)
-        body, parsed = self._rank_body(query, documents, given)
-        if not parsed:
-            return Ranking()
-        return ranking_of(await self._call("POST", "/v1/rerank", body), parsed, given.return_documents)
+        collected = Collected(given.top_k)
+        for offset, body, block in self._rank_bodies(query, documents, given):
+            answer = await self._call("POST", "/v1/rerank", body)
+            collected.add(ranking_of(answer, block, given.return_documents), offset)
+        return collected.ranking()
 
     async def score(
         self, pairs: Iterable[tuple[str, str]], *, instruction: str | None = None, model: str | None = None

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from prorank.client.requests import RankOptions, Requests, checked, ranking_of, scores_of
-from prorank.ranking import Ranking
+from prorank.ranking import Collected, Ranking
 from prorank.types import DocumentLike
 
 __all__ = ["Client"]
@@ -42,7 +42,7 @@ class Client(Requests):
         """The documents from most to least relevant, as :meth:`prorank.Reranker.rank` gives them.
 
         Args:
-            documents: as there.
+            documents: as there; of an iterator with ``top_k`` 100 go into a request.
             options: ``top_k``, ``instruction``, ``return_documents``, ``min_score``, ``min_margin``,
                 ``return_chunks``, ``max_chunks_per_doc`` and ``max_tokens_per_doc`` as there; ``model``: which of the
                 server's, for this call.
@@ -53,10 +53,11 @@ class Client(Requests):
             ServerError: the server refused, failed, or was not reached.
         """
         given = RankOptions(**options)
-        body, parsed = self._rank_body(query, documents, given)
-        if not parsed:
-            return Ranking()
-        return ranking_of(self._call("POST", "/v1/rerank", body), parsed, given.return_documents)
+        collected = Collected(given.top_k)
+        for offset, body, block in self._rank_bodies(query, documents, given):
+            answer = self._call("POST", "/v1/rerank", body)
+            collected.add(ranking_of(answer, block, given.return_documents), offset)
+        return collected.ranking()
 
     def score(
         self, pairs: Iterable[tuple[str, str]], *, instruction: str | None = None, model: str | None = None

@@ -9,12 +9,13 @@ from operator import index
 from typing import Any
 
 from prorank._optional import require
-from prorank.ranking import Ranking, Thresholds, check_count
-from prorank.types import Chunk, Document, DocumentLike, RankResult, as_documents
+from prorank.ranking import Ranking, Thresholds, check_count, document_blocks
+from prorank.types import Chunk, Document, DocumentLike, RankResult
 
 __all__ = ["RankOptions", "Requests", "ServerError", "checked", "ranking_of", "scores_of"]
 
 _LONGEST_PAUSE = 30.0
+_BLOCK = 100  # documents of an iterator in one request
 
 
 class ServerError(RuntimeError):
@@ -94,18 +95,14 @@ class Requests:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._options = {"base_url": url.rstrip("/"), "headers": headers, "timeout": timeout}
 
-    def _rank_body(
+    def _rank_bodies(
         self, query: str, documents: Iterable[DocumentLike], options: RankOptions
-    ) -> tuple[dict[str, Any], list[Document]]:
-        parsed = as_documents(documents)
-        body = {
-            "query": query,
-            "documents": [document.content for document in parsed],
-            "return_documents": False,
-            "return_margins": True,
-            **options.fields(self._model),
-        }
-        return body, parsed
+    ) -> Iterator[tuple[int, dict[str, Any], list[Document]]]:
+        """(place of the first document, body, documents) of each request; none where there are no documents."""
+        more = {"return_documents": False, "return_margins": True, **options.fields(self._model)}
+        for offset, block in document_blocks(documents, options.top_k, _BLOCK):
+            if block:
+                yield offset, {"query": query, "documents": [one.content for one in block], **more}, block
 
     def _score_body(
         self, pairs: Iterable[tuple[str, str]], instruction: str | None, model: str | None

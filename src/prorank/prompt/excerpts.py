@@ -74,7 +74,7 @@ class Excerpter:
         return ids if len(ids) <= room else [i for a, b in self.stretches(ids, room, weights) for i in ids[a:b]]
 
     def best_stretch(self, ids: list[int], room: int, weights: dict[object, float]) -> tuple[int, int]:
-        """(begin, end) of the excerpt's connected part with the most weight of the query's tokens, the first of equals."""
+        """(begin, end) of the excerpt's connected part with the most weight of query tokens, the first of equals."""
         if len(ids) <= room:
             return 0, len(ids)
         joined: list[tuple[int, int]] = []
