@@ -1,14 +1,18 @@
 # The rerank server on a CPU. Build: docker build -t prorank .   Run: docker run -p 8080:8080 prorank
 FROM python:3.12-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY src ./src
 # Where torch has a CPU build on an index of its own: --build-arg PIP_EXTRA_INDEX_URL=... makes a far smaller image.
 ARG PIP_EXTRA_INDEX_URL
 RUN python -m venv /opt/prorank \
-    && /opt/prorank/bin/pip install --no-cache-dir ".[serve]"
+    && /opt/prorank/bin/pip install --no-cache-dir --constraint constraints.txt ".[serve]"
 
 FROM python:3.12-slim
+# Our own engine is compiled for the processor that it meets, when it is first used, into /cache.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/prorank /opt/prorank
 RUN useradd --create-home --uid 10001 prorank && mkdir -p /cache && chown prorank /cache
 USER prorank

@@ -4,13 +4,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint docs results clean chromium
+.PHONY: demo test levels lint docs results clean chromium
 
 demo: .venv/.installed-demo
 	$(BIN)/prorank rank --query "how do vaccines create immunity" --documents examples/passages.jsonl --format table
 
 test: .venv/.installed-dev chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python tools/suite.py
+
+# Tests of scores at every instruction-set level that this machine has, from AVX2 to AMX.
+levels: .venv/.installed-dev
+	$(BIN)/python tools/suite.py --levels
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -50,9 +50,11 @@ def pages(*, examples: bool = False) -> dict[Path, str]:
     """Path -> what it should hold."""
     readme = REPO / "README.md"
     text = readme.read_text("utf-8")
+    engines = REPO / "docs" / "engines.md"
     return {
         REPO / "docs" / "reference" / "cli.md": cli_page(),
         REPO / "docs" / "reference" / "settings.md": settings_page(),
+        engines: _filled(engines.read_text("utf-8"), "tolerances", tolerance_table()),
         readme: with_example(text) if examples else text,
     }
 
@@ -132,12 +134,13 @@ def _cell(text: str) -> str:
 
 
 def settings_page() -> str:
-    """Every frozen dataclass whose name ends in Config: field, type, default, meaning."""
+    """Every settings class, training run and the load options: field, type, default, meaning."""
     parts = [NOTE + "# Settings\n"]
     parts.append(
         "Fields of the settings classes. `warmup` takes them as flags (`--warmup.steps 100`) or from a TOML or YAML\n"
         "file (`--config`, table `[warmup]`), other stages likewise under their names; `serve` has a flag\n"
-        "of the same name with dashes."
+        "of the same name with dashes. A `...Run` is what training takes from Python, and its commands as flags;\n"
+        "`LoadOptions` is what `Reranker.from_pretrained` takes, and every command that loads a model."
     )
     for cls in settings_classes():
         docs = _attribute_docs(cls)
@@ -154,7 +157,7 @@ def settings_classes() -> list[type]:
     """Found by reading the sources, so that a new one is not forgotten; a base class comes inside what extends it."""
     found: dict[str, type] = {}
     for path in sorted(SOURCES.rglob("*.py")):
-        names = re.findall(r"^class (\w+Config)\b", path.read_text("utf-8"), re.MULTILINE)
+        names = re.findall(r"^class (\w+(?:Config|Run)|LoadOptions)\b", path.read_text("utf-8"), re.MULTILINE)
         if not names:
             continue
         module = importlib.import_module(".".join(("prorank", *path.relative_to(SOURCES).with_suffix("").parts)))
@@ -168,7 +171,8 @@ def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         return f"`{_cell(repr(field.default))}`"
     if field.default_factory is not dataclasses.MISSING:
-        return f"`{_cell(repr(field.default_factory()))}`"
+        value = field.default_factory()
+        return f"`{type(value).__name__}()`" if dataclasses.is_dataclass(value) else f"`{_cell(repr(value))}`"
     return "needed"
 
 
@@ -209,10 +213,17 @@ def with_example(text: str) -> str:
     return _filled(text, "output", f"```\n{done.stdout.rstrip()}\n```")
 
 
+def tolerance_table() -> str:
+    """What every engine keeps."""
+    from prorank.backends.tolerances import table
+
+    return "\n".join(table())
+
+
 def _filled(text: str, start: str, content: str) -> str:
     pattern = re.compile(rf"(<!-- {start} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not pattern.search(text):
-        raise SystemExit(f"README.md: <!-- {start} --> has no <!-- end -->")
+        raise SystemExit(f"the page: <!-- {start} --> has no <!-- end -->")
     return pattern.sub(lambda match: f"{match.group(1)}{content}\n{match.group(2)}", text)
 
 

@@ -1,11 +1,11 @@
-"""Run a prorank checkpoint in mteb: the folder loads as a sentence-transformers CrossEncoder, no code of ours inside.
+"""Run a prorank checkpoint in mteb: the folder loads as a sentence-transformers CrossEncoder, without code of ours.
 
     pip install mteb
     python examples/mteb_task.py                                # the built-in reranker, 10 queries x 10 candidates
     python examples/mteb_task.py --model runs/refined --queries 50 --top-k 100
 
-The task is a small one of our own: the built-in collection of Python's standard library, BM25's candidates. The same
-candidates are scored by prorank beside it; nDCG@10 of both is printed, and the exit code is 1 where they differ.
+The task is a small one of our own: the built-in collection of Python's standard library with BM25's candidates. prorank
+scores the same candidates. The script prints nDCG@10 of both and exits with code 1 if they differ.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a prorank checkpoint (default: the built-in reranker)")
     parser.add_argument("--queries", type=int, default=10)
-    parser.add_argument("--top-k", type=int, default=10, help="BM25's candidates a query")
+    parser.add_argument("--top-k", type=int, default=10, help="BM25 candidates per query")
     args = parser.parse_args()
 
     whole = load_collection("stdlib", "test")

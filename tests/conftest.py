@@ -27,8 +27,16 @@ def base_folder() -> Path:
         pytest.skip(f"the built-in base is out of reach: {error}")
 
 
+@pytest.fixture(scope="session")
+def opened_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Which engines open here without a crash: found out once for all tests, as for one user once a machine."""
+    return tmp_path_factory.mktemp("opened")
+
+
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+def own_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, opened_engines: Path
+) -> Path:
     """A home and a cache of the test's own; the unpacked base is linked into it where the test asks for it."""
     base = request.getfixturevalue("base_folder") if "base_folder" in request.fixturenames else None
     home = tmp_path / "home"
@@ -36,6 +44,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
     (cache / "bases").mkdir(parents=True)
     if base is not None:
         (cache / "bases" / base.name).symlink_to(base)
+    (cache / "opened").symlink_to(opened_engines)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PRORANK_CACHE", str(cache))
     monkeypatch.delenv("PRORANK_DEBUG", raising=False)

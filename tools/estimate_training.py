@@ -1,15 +1,18 @@
-"""Estimate memory and time of a training recipe on one GPU, from its model's shape and its own settings.
+"""Estimate the memory and time of a training recipe on one GPU from its model's shape and its settings.
 
     python tools/estimate_training.py recipes/train/*.toml
 
-Nothing is measured. Parameters are counted. Memory: weights in bfloat16 (2 bytes each), LoRA's merged copy of the
-linear layers (2), LoRA's own weights, gradients and two moments in float32 (16), the output matrix in float32 (4; the
-format cost and warmup read the whole vocabulary), and what the largest forward pass keeps for the backward pass. That
-is, a token and a layer, about 20 bytes x hidden (norms and residuals, half of it float32) + 10 x query width + 8 x
-key-value width + 8 x intermediate size; no gradient checkpointing. Time: 4 operations a parameter of the linear layers
-and token (2 forward, 2 backward; the base's own weights need no gradient) at a fifth of RTX 4090's 165 Tflop/s in
-bfloat16, but at least 1.5 ms a layer and list, which is what launching the kernels takes. Mining, evaluation on the way
-and the test are not in it.
+It measures nothing and counts the parameters.
+
+Memory is the weights in bfloat16 (2 bytes each), LoRA's merged copy of the linear layers (2), LoRA's own weights,
+gradients and two moments in float32 (16), the output matrix in float32 (4; the format cost and warmup read the whole
+vocabulary), and what the largest forward pass keeps for the backward pass. Per token and layer, the latter is about 20
+bytes x hidden (norms and residuals, half of it float32) + 10 x query width + 8 x key-value width + 8 x intermediate
+size, without gradient checkpointing.
+
+Time is 4 operations per parameter of the linear layers and token (2 forward, 2 backward; the base's own weights need no
+gradient) at a fifth of an RTX 4090's 165 Tflop/s in bfloat16, but at least 1.5 ms per layer and list, the time it takes
+to launch the kernels. Mining, evaluation during training and the test are not included.
 """
 
 from __future__ import annotations
@@ -20,13 +23,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 TEMPLATE_TOKENS, SUFFIX_TOKENS = 55, 8
-"""Tokens of our prompt before query and document, and after the document; a little more or less a tokenizer."""
+"""Tokens of our prompt before query and document, and after the document; tokenizers differ a little."""
 FLOPS = 0.2 * 165e12
 SECONDS_A_LAYER = 1.5e-3
 
 
 class Shape(NamedTuple):
-    """What a decoder's size depends on; as in its config.json."""
+    """What a decoder's size depends on, as in its config.json."""
 
     layers: int
     hidden: int
@@ -53,7 +56,7 @@ class Shape(NamedTuple):
         return self.layers * rank * (attention + 3 * (self.hidden + self.intermediate))
 
     def kept(self) -> int:
-        """Bytes that a token keeps for the backward pass."""
+        """Bytes kept per token for the backward pass."""
         return self.layers * (20 * self.hidden + 10 * self.query + 8 * self.key + 8 * self.intermediate)
 
 
@@ -67,12 +70,12 @@ SHAPES = {
 
 
 class Estimate(NamedTuple):
-    """Of one recipe."""
+    """What one recipe needs."""
 
     parameters: int
     lora: int
     tokens: int
-    """In training, all steps together."""
+    """In training, over all steps."""
     pass_tokens: int
     """In the largest forward pass."""
     gigabytes: float
@@ -80,7 +83,7 @@ class Estimate(NamedTuple):
     hours: float
 
     def line(self) -> str:
-        """The line that stands in a recipe's header."""
+        """The line in a recipe's header."""
         return (
             f"Estimated, not measured: {self.parameters / 1e6:,.0f} M parameters and {self.lora / 1e6:.1f} M of LoRA; "
             f"{self.tokens / 1e6:.0f} M tokens, at most {self.pass_tokens:,} in a pass; {self.gigabytes:.0f} GB of GPU "
@@ -89,7 +92,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(file: dict[str, Any]) -> Estimate:
-    """From a parsed recipe; settings that it leaves open are those of the settings classes."""
+    """Estimate a parsed recipe; missing settings take the defaults of the settings classes."""
     from prorank.training.refine.config import RefineConfig
     from prorank.training.warmup.config import WarmupConfig
 
@@ -114,7 +117,7 @@ def estimate(file: dict[str, Any]) -> Estimate:
 
 
 def _tokens(config: Any, documents: int) -> int:
-    """Of a query with its documents at their limits, the shared prefix once."""
+    """Tokens of a query and its documents at their limits, counting the shared prefix once."""
     return TEMPLATE_TOKENS + config.query_tokens + documents * (config.document_tokens + SUFFIX_TOKENS)
 
 

@@ -1,8 +1,8 @@
-"""Put a trained adapter into the package: bfloat16, with its read-outs, without a tokenizer (the base has it).
+"""Put a trained adapter into the package: in bfloat16, with its read-outs, without a tokenizer (the base has one).
 
     python tools/ship_adapter.py runs/warmup-smollm2-135m/best prorank-smollm2-135m-warmup
 
-The package's folder is src/prorank/models/NAME; an existing one is replaced. Prints the size.
+Writes src/prorank/models/NAME, replacing an existing folder, and prints the size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WEIGHTS = "adapter_model.safetensors"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("adapter", type=Path, help="checkpoint folder of warmup or refine")
-    parser.add_argument("name", help="name by which it will be loaded")
+    parser.add_argument("name", help="name to load it by")
     parser.add_argument("--calibration", type=float, nargs=2, metavar=("A", "B"), help="probability = sigmoid(A m + B)")
     args = parser.parse_args()
     manifest = read_manifest(args.adapter)

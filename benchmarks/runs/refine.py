@@ -113,7 +113,7 @@ def cross_encoder(args: argparse.Namespace) -> dict[str, Any]:
     from transformers import TrainerCallback
 
     from prorank import Reranker
-    from prorank.backends.torch import pick_dtype
+    from prorank.backends.devices import pick_dtype
 
     _, _, settings, lists = material(args)
     dtype = pick_dtype(settings.precision, torch.device("cpu"))

@@ -25,7 +25,7 @@ from benchmarks.runs.averages import averages
 from benchmarks.runs.collections import DATA
 from benchmarks.runs.results import COLLECTIONS, MEASURES, per_query, present, subset
 from benchmarks.tables.writer import Record, made, table
-from prorank.cli.train import BLOCK_KEYS
+from prorank.pipeline.train import BLOCK_KEYS
 
 if TYPE_CHECKING:
     from prorank.evaluate.results import Evaluation
@@ -142,11 +142,11 @@ def literal(value: Any) -> str:
 
 def tested(name: str, models: Mapping[str, str], args: argparse.Namespace) -> Evaluation:
     """All variants on one collection."""
-    from prorank.cli.evaluate import progress
     from prorank.data import first_stage, load_collection
     from prorank.evaluate.evaluation import Peer, evaluate
     from prorank.evaluate.results import Options
     from prorank.evaluate.systems import RerankerSystem
+    from prorank.progress import system_progress
     from prorank.reranker import Reranker
 
     split, spec, min_relevance = COLLECTIONS[name]
@@ -157,7 +157,7 @@ def tested(name: str, models: Mapping[str, str], args: argparse.Namespace) -> Ev
         return RerankerSystem(reranker, name=label)
 
     peers = [Peer(lambda label=label, model=model: load(label, model)) for label, model in models.items()]
-    with progress() as on_system:
+    with system_progress() as on_system:
         return evaluate(
             collection, first_stage(spec, collection, args.top_k), peers, args.out / f"test-{name}",
             first_stage="first stage", top_k=args.top_k, on_system=on_system,

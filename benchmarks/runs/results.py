@@ -167,10 +167,10 @@ def present(collections: Sequence[str], data: Path) -> list[str]:
 
 def measured(name: str, settings: Mapping[str, Any], args: argparse.Namespace) -> Evaluation:
     """All systems on one collection, by what `prorank evaluate` does."""
-    from prorank.cli.evaluate import progress
     from prorank.data import first_stage, load_collection
     from prorank.evaluate.evaluation import evaluate
     from prorank.evaluate.results import Options
+    from prorank.progress import system_progress
 
     split, spec, min_relevance = COLLECTIONS[name]
     queries = settings["queries"]
@@ -182,7 +182,7 @@ def measured(name: str, settings: Mapping[str, Any], args: argparse.Namespace) -
     for system in args.restart:
         (folder / "journal" / f"{system}.jsonl").unlink(missing_ok=True)
     against = "minilm" if "minilm" in settings["systems"] else None
-    with progress() as on_system:
+    with system_progress() as on_system:
         return evaluate(
             collection, candidates, peers(collection, candidates, folder, settings, args, on_system), folder,
             first_stage="bm25", top_k=TOP_K, on_system=on_system,

@@ -1,6 +1,6 @@
 """What one GRPO step of warmup costs beside TRL's GRPOTrainer: prompts a second and peak memory, in one run.
 
-    python -m benchmarks.runs.warmup --data ../shared/data/msmarco-sample --append benchmarks/results/warmup.jsonl
+    python -m benchmarks.runs.warmup --data msmarco-sample --append benchmarks/results/warmup.jsonl
     python -m benchmarks.runs.warmup --queries 1 --repeats 1 --sides ours trl-plain        # does it run?
 
 Both sides take the same base in the same precision, LoRA of the same rank on the same layers, the very same prompt ids
@@ -86,7 +86,7 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
 
     from prorank.training.setup import build_policy, training_encoder
     from prorank.training.warmup.learner import Learner
-    from prorank.training.warmup.step import train_step
+    from prorank.training.warmup.loop import WarmupState, train_step
 
     base, encoder, settings, sampler, rewards = material(args)
     encode = training_encoder(encoder, base.model, settings)
@@ -94,16 +94,7 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
     policy = build_policy(base, encoder, settings, accelerator.device)
     optimiser = torch.optim.AdamW([p for _, p in policy.parameters()], lr=settings.learning_rate)
     learner = Learner(policy, settings, rewards, encoder.tokenizer.decode)
-    state: Any = {
-        "step": 0,
-        "draw": 0,
-        "prior": None,
-        "seconds": 0.0,
-        "prompts": 0,
-        "best": None,
-        "stale": 0,
-        "same": 0,
-    }
+    state = WarmupState()
     seconds, values = [], []
     loaded = reset_peak()
     for _ in range(settings.steps):

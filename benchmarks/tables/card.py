@@ -41,9 +41,9 @@ DATA = {
 LONG = {
     "truncate": "The rest of the passage is cut. Longer documents need `--max-length`, or "
     "`--long-documents max_window`, neither of which it was trained for.",
-    "excerpt": "Of a longer passage it reads the beginning and the sentences that share the query's words, not the "
-    "rest: what says the same in other words, further on, it does not see. `--max-length` shows it more, "
-    "`--long-documents max_window` all; it was trained for neither.",
+    "excerpt": "From a longer passage it reads the beginning and the sentences that share the query's words; it misses "
+    "whatever says the same in other words further on. `--max-length` shows it more, `--long-documents max_window` "
+    "everything, but it was trained for neither.",
 }
 """By the manifest's ``long_documents``: what becomes of long passages."""
 TEACHERS = {"fused": "BM25 and MiniLM, fused", "dense": "MiniLM", "bm25": "BM25"}
@@ -62,7 +62,7 @@ def steps() -> list[tuple[str, dict[str, Any]]]:
     file = recipe()
     if not file:
         return []
-    from prorank.cli.train import BLOCK_KEYS
+    from prorank.pipeline.train import BLOCK_KEYS
 
     found = [("warmup", file.get("warmup", {}))]
     for block in file.get("blocks", [{"name": "all"}]):
@@ -113,10 +113,13 @@ def facts() -> str:
         ["adapter", f"LoRA, rank {config['r']}: " + ", ".join(f"{size:.1f} MB" for _, _, size in weights)],
         ["sha256 of the adapter", ", ".join(f"`{digest}`" for _, digest, _ in weights)],
         ["read-outs", read_outs(folder)],
-        ["last stage", found["stage"]],
+        ["trained last by", found["stage"]],
         ["made", ", commit ".join(filter(None, (found["created"], found["commit"][:12])))],
         ["prompt", f"at most {found['max_length']} tokens, template `{found['template']['name']}`"],
-        ["probability", fitted or "not calibrated: sigmoid of the margin; order by it, do not read it as a share"],
+        [
+            "probability",
+            fitted or "not calibrated: sigmoid of the margin; order by it, it is no probability",
+        ],
     ]
     return table(["", "`" + results_records.NAME + "`"], rows)
 
@@ -149,7 +152,11 @@ def data() -> str:
     for spec in file.get("test", []):
         name, _, split = collection_name(spec).partition(":")
         rows.append(
-            [f"{name} {split}", *DATA.get(name, ("", "its own")), "measuring alone; what it shares is dropped above"]
+            [
+                f"{name} {split}",
+                *DATA.get(name, ("", "its own")),
+                "test only; what it shares is not trained on",
+            ]
         )
     return table(["collection", "what it is", "licence of the data", "used for"], rows)
 
@@ -175,7 +182,8 @@ def training() -> str:
     if not rows:
         return "There is no recipe yet."
     heads = [
-        "step", "steps", "queries a step", "document tokens", "learning rate", "teaches by", "hours", "held out", "on",
+        "step", "steps", "queries per step", "document tokens", "learning rate", "learns from", "hours", "held out",
+        "hardware",
     ]  # fmt: skip
     text = table(heads, rows)
     if known:
@@ -238,14 +246,14 @@ def beside(record: Record, other: str) -> list[str]:
     for what, places in results.verdicts(record, "refined", other).items():
         shown = "; ".join(f"{w} {results.spread(own[w]['versus'][other], '+')}" for w in places)
         if places and what != "better":
-            lines.append(f"{what.capitalize()} beside {title}: {shown}.")
+            lines.append(f"{'Worse than' if what == 'worse' else 'Not shown to differ from'} {title}: {shown}.")
     return lines
 
 
 def unseen(names: Sequence[str]) -> list[str]:
     lines = []
     if not any(name.startswith("zh-") for name in names):
-        lines.append("It has seen English alone; other languages are not measured.")
+        lines.append("It has seen only English; other languages are not measured.")
     if not {"code-pairs", "cosqa"} & set(names):
         lines.append("It has seen no code; code search is not measured.")
     return lines

@@ -29,16 +29,15 @@ def engine() -> str:
         ]
         for name, row in last["sides"].items()
     ]
-    failed = [name for name, passed in last["verdict"].items() if not passed]
     return "\n".join(
         [
             table(["", "docs/s", f"against {first}", "peak memory", "of the peak", "Kendall's tau"], rows),
             "",
             f"The built-in reranker; {settings['data']}, {settings['repeats']} repeats of {settings['queries']} "
             f"queries, {settings['documents']} of BM25's top {settings['top_k']} each, whole prompts of at most "
-            f"{settings['max_length']} tokens; medians. Tau is against torch in float32. {made(last)}",
+            f"{settings['max_length']} tokens; medians. Tau compares with torch in float32. Measured at {made(last)}.",
             "",
-            f"Wanted and not reached: {'; '.join(failed)}." if failed else "Everything that was wanted is reached.",
+            targets(last),
         ]
     )
 
@@ -49,17 +48,22 @@ def order() -> str:
     if not lines:
         return "Not measured yet (`python -m benchmarks.runs.order_kept`)."
     last = lines[-1]
-    failed = [name for name, passed in last["verdict"].items() if not passed]
     return "\n".join(
         [
             order_kept.shown(last),
             "",
             f"{last['settings']['queries']} queries of each, BM25's top {last['settings']['top_k']}; speed: medians "
-            f"over queries; differences with 95 % intervals. {made(last)}",
+            f"over queries; differences with 95 % intervals. Measured at {made(last)}.",
             "",
-            f"Wanted and not reached: {'; '.join(failed)}." if failed else "Everything that was wanted is reached.",
+            targets(last),
         ]
     )
+
+
+def targets(record: Record) -> str:
+    """Which of a record's targets were missed."""
+    missed = [name for name, passed in record["verdict"].items() if not passed]
+    return f"Targets missed: {'; '.join(missed)}." if missed else "All targets met."
 
 
 SMOLLM2 = {
@@ -98,9 +102,9 @@ def roofline() -> str:
         [
             table([*heads, *(f"at the {name} peak" for name in peaks)], rows),
             "",
-            f"100 documents, the built-in base: {weights / 1e6:.0f} million weights in its layers, read once a batch "
-            f"({weights * 2 / 1e6:.0f} MB in bfloat16, {weights / 1e6:.0f} in int8). Peaks of a matrix product in the "
-            f"last run of engine.py: {', '.join(f'{name} {peak:.0f} GFLOP/s' for name, peak in peaks.items())}.",
+            f"100 documents, the built-in base: {weights / 1e6:.0f} million weights in its layers, read once "
+            f"per batch ({weights * 2 / 1e6:.0f} MB in bfloat16, {weights / 1e6:.0f} in int8). Peaks: a matrix product "
+            f"in the last run of engine.py, {', '.join(f'{name} {peak:.0f} GFLOP/s' for name, peak in peaks.items())}.",
         ]
     )
 
@@ -123,11 +127,11 @@ def refine() -> str:
     settings = last["settings"]
     return "\n".join(
         [
-            table(["side", "documents/s", "peak memory", "ours is"], rows),
+            table(["side", "documents/s", "peak memory", "ours"], rows),
             "",
-            f"{settings['queries']} lists of {settings['list_size']} a step, documents of at most "
+            f"{settings['queries']} lists of {settings['list_size']} per step, documents of at most "
             f"{settings['document_tokens']} tokens, {settings['data']}; medians of {settings['repeats']} steps. "
-            f"{made(last)}",
+            f"Measured at {made(last)}.",
         ]
     )
 
@@ -157,7 +161,8 @@ def growth() -> str:
             "",
             table(["", "documents", "own tokens of each", "time", "docs/s", "peak memory so far"], rows),
             "",
-            f"One query. A document of the longest list costs, beside one of 100: {ratios}. {made(last)}",
+            f"One query. A document in the longest list costs, relative to one of 100: {ratios}. Measured "
+            f"at {made(last)}.",
         ]
     )
 

@@ -1,13 +1,32 @@
-"""README's tables: speed beside the peers, our own engine, early exits; the last record of each."""
+"""README's tables: quality, speed beside the peers, our own engine, early exits; the last record of each."""
 
 from __future__ import annotations
 
 import textwrap
 
-from benchmarks.tables.writer import REPO, Record, records
+from benchmarks.tables import records as results_records
+from benchmarks.tables.writer import REPO, Record, records, table
 
 NAMES = {"dl19": "TREC DL19", "nfcorpus": "NFCorpus", "scifact": "SciFact"}
 """Collections by the names that people know, short passages first."""
+
+
+SYSTEMS = {"bm25": "BM25", "minilm": "MiniLM bi-encoder", "refined": "ProRank"}
+"""What the quality table shows, in this order."""
+
+
+def quality() -> str:
+    """nDCG@10 over BM25's top 100: the last results."""
+    record = results_records.last_results()
+    if record is None:
+        return "Not measured."
+    asked = {part["dataset"]["name"]: part["dataset"]["queries"] for part in record["collections"]}
+    places = [name for name in ("nfcorpus", "scifact", "dl19") if name in asked]
+    cells = results_records.cells(record)
+    rows = [[title, *(f"{cells[name][place]['mean']:.3f}" for place in places)] for name, title in SYSTEMS.items()]
+    p = ", ".join(f"{cells['refined'][place]['versus']['bm25']['p_holm']:.1g}" for place in places)
+    rows.append(["p against BM25 (Holm)", *p.split(", ")])
+    return table(["nDCG@10", *(f"{NAMES[place]}, {asked[place]} queries" for place in places)], rows)
 
 
 def scoring() -> str:
@@ -28,10 +47,10 @@ def scoring() -> str:
     samples = "; ".join(f"{NAMES[name]}: {_sample(record)}" for name, record in shown.items())
     environment, settings = first["environment"], first["settings"]
     note = (
-        f"SmolLM2-135M, the same weights in all rows; in brackets, the speed against mxbai-rerank's. {samples}. Whole "
-        f"prompts of at most {settings['max_length']} tokens; medians of {settings['repeats']} repeats on "
-        f"{environment['cores']} cores ({environment['cpu']}). In fp32 and with the same prompt the scores are equal "
-        f"(largest difference {equal:.0e}). `python -m benchmarks.runs.scoring` repeats it."
+        f"SmolLM2-135M with the same weights in every row; in brackets, the speed-up over mxbai-rerank. {samples}. "
+        f"Whole prompts of at most {settings['max_length']} tokens; medians of {settings['repeats']} repeats on "
+        f"{environment['cores']} cores ({environment['cpu']}). With the same prompt, fp32 scores are equal (largest "
+        f"difference {equal:.0e}). Reproduce with `python -m benchmarks.runs.scoring`."
     )
     rows += ["", *textwrap.wrap(note, 120, break_long_words=False, break_on_hyphens=False)]
     return "\n".join(rows)
@@ -56,7 +75,7 @@ def order_kept() -> str:
             f"nDCG@10 {fast['difference']['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
         )
     text = (
-        'Where only the top counts, `rank(..., cascade="fast")` stops hopeless documents at an early layer: '
+        'If only the top matters, `rank(..., cascade="fast")` stops hopeless documents at an early layer: '
         f"{'; '.join(parts)} (native-int8, {last['settings']['queries']} queries each, BM25's top "
         f"{last['settings']['top_k']})."
     )
@@ -70,15 +89,15 @@ def engine() -> str:
     ours, bf16 = sides["native int8"], sides["torch bf16"]
     times = {name: last["ratios"][f"native int8: times {name}'s speed"] for name in ("mxbai-rerank", "llama.cpp q8_0")}
     text = (
-        "`prorank export --to native-int8 --out DIR` writes the model for our own engine (CPUs with AVX-512 and VNNI): "
-        f"{ours['pairs_per_second']:.1f} pairs/s of NFCorpus, {times['mxbai-rerank']:.1f} times mxbai-rerank and "
-        f"{times['llama.cpp q8_0']:.1f} times llama.cpp's Q8_0, in the same run; {ours['peak_mib']:.0f} MiB. Orders "
-        f"are as near to float32's as Kendall's tau {ours['kendall_tau']:.3f} (PyTorch's bfloat16: "
-        f"{bf16['kendall_tau']:.3f}). {settings['repeats'] * settings['queries']} queries, {settings['documents']} of "
-        f"BM25's top {settings['top_k']}, {environment['cores']} cores ({environment['cpu']}), "
-        f"commit {last['commit'][:7]}."
+        "`prorank export --to native-int8 --out DIR` writes the model for our own int8 engine (CPUs with AVX-512 and "
+        f"VNNI): {ours['pairs_per_second']:.1f} pairs/s on NFCorpus in {ours['peak_mib']:.0f} MiB, "
+        f"{times['mxbai-rerank']:.1f} times mxbai-rerank and {times['llama.cpp q8_0']:.1f} times llama.cpp's Q8_0 in "
+        f"the same run. Its orders match float32's with a Kendall's tau of {ours['kendall_tau']:.3f} (PyTorch in "
+        f"bfloat16: {bf16['kendall_tau']:.3f}). {settings['repeats'] * settings['queries']} queries, "
+        f"{settings['documents']} of BM25's top {settings['top_k']}, {environment['cores']} cores "
+        f"({environment['cpu']}), commit {last['commit'][:7]}."
     )
     return "\n".join(textwrap.wrap(text, 120, break_long_words=False, break_on_hyphens=False))
 
 
-PAGES = {REPO / "README.md": {"scoring": scoring, "engine": engine, "order_kept": order_kept}}
+PAGES = {REPO / "README.md": {"quality": quality, "scoring": scoring, "engine": engine, "order_kept": order_kept}}

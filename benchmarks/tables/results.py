@@ -109,7 +109,7 @@ def findings() -> str:
             words.append(
                 f"on {average_name(record)} {spread(average, '+')}, p = {average['p_holm']:.4f}: {verdict(average)}"
             )
-        lines.append(f"- Beside {TITLES[other]}: {'; '.join(words) or MISSING}.")
+        lines.append(f"- Against {TITLES[other]}: {'; '.join(words) or MISSING}.")
     return "\n".join(lines)
 
 
@@ -126,10 +126,12 @@ def settings_of(record: Record, without: Collection[str] = ()) -> str:
     if isinstance(asked, dict):
         queries = ", ".join(f"{n or 'all'} queries of {name}" for name, n in asked.items() if name not in without)
     else:
-        queries = f"{asked} queries of each at most" if asked else "all queries"
-        if len(settings["collections"]) == 1:
-            queries += f" of {settings['collections'][0]}"
-    length = f"{settings['max_length']} tokens a prompt" if settings["max_length"] else "each model's own prompt length"
+        alone = len(settings["collections"]) == 1
+        queries = f"up to {asked} queries" if asked else "all queries"
+        queries += f" of {settings['collections'][0]}" if alone else " per collection" if asked else ""
+    length = (
+        f"{settings['max_length']} tokens per prompt" if settings["max_length"] else "each model's own prompt length"
+    )
     device = record["environment"].get("gpu", "")
     return (
         f"{queries}; {settings['dtype']}; {length}; {made(record)}{', ' + device if device else ''}; {record['time']}."
@@ -176,7 +178,7 @@ def cost() -> str:
                 memory = system["peak_memory_mib"].get("process")
                 figures = [f"{found['p50_s']:.2f} s", f"{found['p95_s']:.2f} s", f"{found['pairs_per_s']:.1f}"]
                 rows.append([TITLES[system["name"]], part["dataset"]["name"], *figures, f"{memory:,.0f} MiB"])
-    heads = ["system", "collection", "p50 a query", "p95", "pairs/s", "peak memory of the process"]
+    heads = ["system", "collection", "p50 per query", "p95", "pairs/s", "peak memory of the process"]
     return table(heads, rows) if rows else f"{MISSING.capitalize()}."
 
 
@@ -192,7 +194,7 @@ def understanding() -> str:
             texts = [f"{c['value']:.3f} [{c['low']:.3f}, {c['high']:.3f}]" if c else MISSING for c in shown]
             rows.append([collection, TITLES[stage], *texts])
     last = list(found.values())[-1]
-    note = f"{last['prompts']} prompts of the last collection, half of them relevant, the others from the first stage"
+    note = f"{last['prompts']} prompts of the last collection, half of them relevant, the rest from the first stage"
     heads = ["collection", "stage", "format success", "balanced accuracy", "AUC of the margin"]
     return f"{table(heads, rows)}\n\n{note}; {last['description']['backend']}, {made(last)}."
 

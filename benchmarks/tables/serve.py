@@ -36,8 +36,8 @@ def source(record: Record) -> str:
     each = offline["tokens_per_request"] / settings["documents"]
     return (
         f"{record['model']['model']}, {record['model']['backend']}, {environment['cores']} cores "
-        f"({environment['cpu']}); {settings['documents']} documents a request, {each:.0f} tokens a document "
-        f"(the query's shared ones among them); {settings['seconds']:.0f} s a phase; commit {record['commit'][:12]}"
+        f"({environment['cpu']}); {settings['documents']} documents per request, {each:.0f} tokens per document "
+        f"(including the query's shared ones); {settings['seconds']:.0f} s per phase; commit {record['commit'][:12]}"
         f"{' with uncommitted changes' if record['dirty'] else ''}."
     )
 
@@ -61,7 +61,7 @@ def load(records: list[Record]) -> str:
         )
     worst = max(record[f"clients_{n}"]["worst_difference"] for n in record["settings"]["clients"])
     return "\n".join(
-        [*lines, "", f"{source(record)} Largest difference of a margin to the library's: {worst:.2g} "
+        [*lines, "", f"{source(record)} Largest difference from the library's margins: {worst:.2g} "
                      f"(allowed: {record['settings']['tolerance']:g})."]
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ def exact(records: list[Record]) -> str:
     return (
         f"In float32, 16 clients: {row['documents_per_second']:.1f} documents/s, {row['share_of_offline']:.2f} of the "
         f"library's {record['offline']['documents_per_second']:.1f}; {row['answered']} requests answered, "
-        f"{row['wrong']} wrong; largest difference of a margin {row['worst_difference']:.1g} (allowed: 0.0001). "
+        f"{row['wrong']} wrong; largest margin difference {row['worst_difference']:.1g} (allowed: 0.0001). "
         f"{source(record)}"
     )
 
@@ -124,7 +124,7 @@ def memory(records: list[Record]) -> str:
     row = record["soak"]
     return (
         f"{row['seconds'] / 60:.0f} minutes with 16 clients: {row['memory_mib_early']:.0f} MiB resident in the first "
-        f"half, {row['memory_mib_late']:.0f} MiB in the second (medians, the first fifth of the time left out); "
+        f"half, {row['memory_mib_late']:.0f} MiB in the second (medians, without the first fifth of the time); "
         f"{row['answered']} requests answered, {row['refused']} refused, {row['lost'] + row['failed']} lost, "
         f"{row['wrong']} wrong. {source(record)}"
     )

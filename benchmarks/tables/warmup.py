@@ -39,7 +39,7 @@ def trl() -> str:
     record = found[-1]
     settings, environment = record["settings"], record["environment"]
     return (
-        f"{warmup.table(record['sides'])}\n\nTRL {record['trl']}; {4 * settings['queries']} prompts a step, "
+        f"{warmup.table(record['sides'])}\n\nTRL {record['trl']}; {4 * settings['queries']} prompts per step, "
         f"{settings['group_size']} completions each, median of {settings['repeats']} steps; "
         f"{record['sides']['ours']['precision']}, {environment['cpu']}, {record['sides']['ours']['threads']} threads."
     )

@@ -1,4 +1,4 @@
-"""ProRank: make and run small-language-model document rerankers.
+"""ProRank: train and run small-language-model document rerankers.
 
 The names below are the public API; everything heavy is imported on first use.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "Document", "PromptTemplate", "RankResult", "Ranking", "Reranker"]
+__all__ = ["AsyncClient", "Client", "Document", "PromptTemplate", "RankResult", "Reranker", "TrainRun", "train"]
 
 if TYPE_CHECKING:
     from prorank.client import AsyncClient, Client
+    from prorank.pipeline.train import TrainRun, train
     from prorank.prompt.template import PromptTemplate
-    from prorank.ranking import Ranking
     from prorank.reranker import Reranker
     from prorank.types import Document, RankResult
 
@@ -23,8 +23,9 @@ _HOMES = {
     "Document": "types",
     "PromptTemplate": "prompt.template",
     "RankResult": "types",
-    "Ranking": "ranking",
     "Reranker": "reranker",
+    "TrainRun": "pipeline.train",
+    "train": "pipeline.train",
 }
 
 

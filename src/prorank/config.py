@@ -17,18 +17,19 @@ import inspect
 import itertools
 import textwrap
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 __all__ = [
     "add_config_arguments",
+    "attribute_docs",
     "build_config",
+    "checked",
     "config_dict",
     "first_difference",
     "overrides",
     "read_config",
-    "run_options",
 ]
 
 T = TypeVar("T")
@@ -102,19 +103,11 @@ def build_config(
             close = difflib.get_close_matches(name, sorted(known), n=1)
             hint = f"; did you mean --{section}.{close[0]}?" if close else ""
             raise ValueError(f"--{section}.{name}: no such setting{hint}")
-    parser = _parser(cls)
-    parsed: dict[str, Any] = {}
     kinds = typing.get_type_hints(cls)
+    parsed: dict[str, Any] = {}
     for name, value in values.items():
-        choices = typing.get_args(kinds[name])
-        meant = value if value in choices else _literal(value)  # "none" may be a word of its own
-        try:
-            if meant is None and type(None) not in choices:
-                raise ValueError(f"Expected a {kinds[name]}")
-            parsed[name] = getattr(parser.parse_object({name: meant}), name)
-        except Exception as error:
-            reason = " ".join(str(error).split()).rpartition("Expected a ")[2] or str(error)
-            raise ValueError(f"--{section}.{name}: got {value!r}; expected {_readable(reason)}") from None
+        meant = value if value in typing.get_args(kinds[name]) else _literal(value)  # "none" may be a word of its own
+        parsed[name] = checked(kinds[name], meant, f"--{section}.{name}", shown=value)
     try:
         return cls(**parsed)
     except ValueError as error:
@@ -122,29 +115,32 @@ def build_config(
         raise ValueError(message if message.startswith("--") else f"--{section}.{message}") from None
 
 
-def run_options(
-    args: argparse.Namespace,
-    file: Mapping[str, Any],
-    keys: Sequence[str],
-    sections: Sequence[str],
-    *,
-    other_tables: bool = True,
-) -> dict[str, Any]:
-    """What a command's plain flags are: each from the command line, else from the file's top level, else None.
+def checked(kind: Any, value: Any, name: str, *, shown: Any = None) -> Any:
+    """The value as the type it should have (a list as a tuple, a whole number as a float).
 
     Args:
-        keys: names of the flags, as the file spells them.
-        sections: what else the command reads in the file.
-        other_tables: let tables of other commands stand in the file.
+        kind: the type.
+        name: what an error calls it.
+        shown: the value as it was written, for the error.
 
     Raises:
-        ValueError: the file has a key that is neither.
+        ValueError: it does not fit.
     """
-    for key, value in file.items():
-        if key not in (*keys, *sections) and not (other_tables and isinstance(value, dict)):
-            raise ValueError(f"--config {args.config}: {key!r} is no setting (known: {', '.join(keys)})")
-    given = {key: getattr(args, key) for key in keys}
-    return {key: given[key] if given[key] is not None else file.get(key) for key in keys}
+    import jsonargparse
+
+    members = typing.get_args(kind)
+    if value is not None and type(None) in members:  # an error should speak of the other members alone
+        kind = typing.Union[tuple(one for one in members if one is not type(None))]  # noqa: UP007
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=kind)
+    try:
+        if value is None and type(None) not in members:
+            raise ValueError(f"Expected a {kind}")
+        return parser.parse_object({"value": value}).value
+    except Exception as error:
+        reason = " ".join(str(error).split()).rpartition("Expected a ")[2] or str(error)
+        written = value if shown is None else shown
+        raise ValueError(f"{name}: got {written!r}; expected {_readable(reason)}") from None
 
 
 def config_dict(config: Any) -> dict[str, Any]:
@@ -189,18 +185,13 @@ def _own_attribute_docs(cls: type) -> dict[str, str]:
     return found
 
 
-def _parser(cls: type) -> Any:
-    import jsonargparse
-
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, instantiate=False)
-    return parser
-
-
 def _readable(reason: str) -> str:
     """jsonargparse's words for a type in words for people."""
     kind = reason.split(". Got")[0].removeprefix("typing.")
-    names = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false"}
+    names = {
+        "<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false",
+        "<class 'str'>": "a text", "<class 'tuple'>": "a list",
+    }  # fmt: skip
     if kind.startswith("Literal["):
         return "one of " + kind[8:].rstrip("]").replace("'", "")
     return names.get(kind, kind)

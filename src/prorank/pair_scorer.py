@@ -17,11 +17,9 @@ from prorank.model.loading import combined, early_exits
 from prorank.progress import progress_bar
 from prorank.prompt.encoded import Encoded, best_margins
 from prorank.prompt.encoder import PromptEncoder
-from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, passes_of, probability, score_groups
+from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, Margins, passes_of, probability, score_groups
 
-__all__ = ["Margins", "PairScorer"]
-
-Margins = npt.NDArray[np.float32]
+__all__ = ["PairScorer"]
 
 
 class PairScorer:

@@ -1,11 +1,16 @@
-"""One progress bar for everything that counts what it has done: on stderr, gone when it is over."""
+"""Progress on stderr: a bar for anything that counts what it has done, and a bar for each system of an evaluation."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
 from collections.abc import Callable, Iterator
 
-__all__ = ["progress_bar"]
+__all__ = ["progress_bar", "system_progress"]
+
+_PAUSE = 60.0
+"""Seconds between two lines of progress where stderr is no terminal."""
 
 
 @contextlib.contextmanager
@@ -29,3 +34,59 @@ def progress_bar(label: str, total: int | None, *, shown: bool = True) -> Iterat
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+@contextlib.contextmanager
+def system_progress() -> Iterator[Callable[[str, int], Callable[[int, int], None]]]:
+    """A bar a system on stderr with rate and time left; where stderr is no terminal, such a line a minute."""
+    if not sys.stderr.isatty():
+        yield _lines
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+
+        def on_system(name: str, queries: int) -> Callable[[int, int], None]:
+            task = bars.add_task(name, total=queries, rate="")
+
+            def on_query(done: int, resumed: int) -> None:
+                speed = bars.tasks[task].speed
+                rate = f"{speed:.2f} queries/s" if speed else ""
+                words = f"{rate} ({resumed} resumed)" if resumed else rate
+                bars.update(task, completed=done, rate=words)
+
+            return on_query
+
+        yield on_system
+
+
+def _lines(name: str, queries: int) -> Callable[[int, int], None]:
+    started = said = time.monotonic()
+
+    def on_query(done: int, resumed: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if done > resumed and now - said >= _PAUSE:
+            said, rate = now, (done - resumed) / (now - started)
+            left = (queries - done) / rate / 60
+            words = f"{name}: {done} of {queries} queries, {rate:.2f} queries/s, {left:.0f} min left"
+            print(words, file=sys.stderr, flush=True)
+
+    return on_query

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from prorank.model.built_in import DEFAULT_BASE
 from prorank.model.checkpoint import Manifest, built_in_rerankers, save_checkpoint
-from prorank.model.loading import LoadOptions, load_parts
+from prorank.model.loading import load_parts
+from prorank.model.options import LoadOptions, keywords_of
 from prorank.pair_scorer import PairScorer
 from prorank.progress import progress_bar
-from prorank.prompt.encoder import LongDocuments
-from prorank.prompt.template import PromptTemplate
 from prorank.ranking import Collected, Ranking, Thresholds, best_places, check_count, document_blocks
 from prorank.types import DocumentLike, RankResult
 
@@ -23,7 +23,6 @@ __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "def
 
 DEFAULT_RERANKERS = ("prorank-smollm2-135m", "prorank-smollm2-135m-warmup")
 """What :func:`default_model` takes, the best first: both stages, stage 1 alone."""
-DEFAULT_BASE = "smollm2-135m"
 _BLOCK = 1024  # documents of an iterator at a time
 
 
@@ -45,69 +44,29 @@ class Reranker(PairScorer):
     """
 
     @classmethod
-    def from_pretrained(
-        cls,
-        model: str | os.PathLike[str] | None = None,
-        *,
-        adapter: str | os.PathLike[str] | None = None,
-        template: str | PromptTemplate | None = None,
-        backend: str = "auto",
-        device: str | None = None,
-        dtype: str | None = None,
-        max_length: int | None = None,
-        query_max_length: int | None = None,
-        long_documents: LongDocuments | None = None,
-        batch_tokens: int | None = None,
-        threads: int | None = None,
-        local_files_only: bool = False,
-        share_prefix: bool = True,
-    ) -> Reranker:
+    @keywords_of(LoadOptions)
+    def from_pretrained(cls, options: LoadOptions) -> Reranker:
         """Load a reranker.
 
         Args:
-            model: a built-in name (``prorank models`` lists them), a checkpoint folder, a hub id, or a GGUF file;
-                default: the built-in reranker.
-            adapter: a peft LoRA folder to merge on top.
-            template: a preset's name, a template JSON file or a template; default: the checkpoint's own, else ours.
-            backend: ``auto`` to choose by what the folder holds; ``torch``, ``native``, ``openvino``, ``onnx`` or
-                ``llamacpp`` to insist; ``remote:MODEL@URL`` for an OpenAI-compatible server that runs the same weights
-                (``model`` then gives tokenizer and template only).
-            device: ``cpu``, ``cuda``, ``mps``; default: the best there is.
-            dtype: ``float32``, ``bfloat16``, ``float16``; default: bfloat16 where the hardware multiplies it.
-            max_length: tokens of a whole prompt; default: the checkpoint's, else 512.
-            query_max_length: tokens of the query; default: the checkpoint's, else a share of ``max_length``.
-            long_documents: ``truncate``, ``excerpt`` to keep the beginning and the sentences that share the query's
-                words, or ``max_window`` to score overlapping windows and take the best; default: the checkpoint's,
-                else ``truncate``.
-            batch_tokens: own tokens in one forward pass; default: 1024 on a CPU (native 256, OpenVINO 128 or 256),
-                16384 on a GPU.
-            threads: CPU threads; default: what torch takes (all cores).
-            share_prefix: False computes every prompt whole: the same margins, more slowly.
+            OPTIONS
 
         Raises:
             ValueError: anything that does not exist or does not fit; the message names it.
         """
-        name = os.fspath(model) if model is not None else default_model()
-        options = LoadOptions(
-            adapter=os.fspath(adapter) if adapter is not None else None,
-            template=template,
-            backend=backend,
-            device=device,
-            dtype=dtype,
-            max_length=max_length,
-            query_max_length=query_max_length,
-            long_documents=long_documents,
-            threads=threads,
-            local_files_only=local_files_only,
-            share_prefix=share_prefix,
-        )
+        return cls.load(options)
+
+    @classmethod
+    def load(cls, options: LoadOptions) -> Reranker:
+        """:meth:`from_pretrained` with its arguments in one object."""
+        name = os.fspath(options.model) if options.model is not None else default_model()
         parts = load_parts(name, options)
         return cls(
             parts.backend,
             parts.encoder,
             name=Path(name).name or name,
             calibration=parts.manifest.calibration,
-            batch_tokens=batch_tokens or parts.batch_tokens,
+            batch_tokens=options.batch_tokens or parts.batch_tokens,
             manifest=parts.manifest,
             weights_sha256=parts.weights_sha256,
             cascade=parts.cascade,
@@ -193,8 +152,9 @@ class Reranker(PairScorer):
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write a checkpoint that prorank, sentence-transformers' ``CrossEncoder`` and transformers load.
 
-        ``CrossEncoder`` gives the same margins for texts that fit. It knows neither ``excerpt`` nor ``max_window`` (a
-        warning says so), cuts long prompts at their end, and takes a special token in a text for one.
+        Read-outs for early exits go along. ``CrossEncoder`` gives the same margins for texts that fit. It knows neither
+        ``excerpt`` nor ``max_window`` (a warning says so), cuts long prompts at their end, and takes a special token in
+        a text for one.
 
         Raises:
             ValueError: the backend holds no transformers model.
@@ -208,7 +168,8 @@ class Reranker(PairScorer):
                 "them: their scores there differ from prorank's",
                 stacklevel=2,
             )
-        return save_checkpoint(Path(folder), model, self.encoder.tokenizer, self.current_manifest())
+        manifest, tokenizer = self.current_manifest(), self.encoder.tokenizer
+        return save_checkpoint(Path(folder), model, tokenizer, manifest, cascade=self.cascade)
 
     def current_manifest(self) -> Manifest:
         """The checkpoint's manifest with the template and the limits in use.

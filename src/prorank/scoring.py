@@ -21,6 +21,7 @@ __all__ = [
     "DEFAULT_BATCH_TOKENS_GPU",
     "Backend",
     "Batch",
+    "Margins",
     "NonFiniteMarginError",
     "cut_rows",
     "fair_batch",

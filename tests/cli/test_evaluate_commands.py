@@ -76,10 +76,10 @@ def test_a_changed_setting_in_the_same_folder_is_refused_and_restart_allows_it(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data", "nowhere"], "'nowhere' is no file, no folder"),
+        (["--data", "nowhere"], "'nowhere' is not a file, a folder"),
         (["--split", "dev"], "'dev' is not among them"),
-        (["--measures", "quality"], "'quality' is no measure"),
-        (["--first-stage", "bm52"], "none of bm25"),
+        (["--measures", "quality"], "'quality' is not a measure"),
+        (["--first-stage", "bm52"], "or one of bm25"),
         (["--run", "missing.trec"], "--run: there is no file missing.trec"),
         (["--baseline", "gpt"], "is none of bi-encoder"),
         (["--baseline", "cohere:m"], "set the environment variable COHERE_API_KEY"),
@@ -111,10 +111,10 @@ def test_analyze(folder, tiny_llama_dir, tmp_path, capsys):
 
 
 def test_labels_a_record_file_and_the_default_folder(folder, tiny_llama_dir, tmp_path, capsys, monkeypatch):
-    from prorank.cli import evaluate
+    from prorank import progress
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluate, "_PAUSE", 0.0)
+    monkeypatch.setattr(progress, "_PAUSE", 0.0)
     words = ["evaluate", "--data", str(folder), "--model", f"one={tiny_llama_dir}", "--model", str(tiny_llama_dir)]
     assert main([*words, "--dtype", "float32", "--threads", "1", "--record", "all.jsonl", "--top-k", "3"]) == 0
     found = capsys.readouterr()

@@ -107,7 +107,7 @@ def test_rank_through_a_server(
     assert [row["doc_id"] for row in rows] == [f"d{i}" for i in reranker.order("vaccines", texts, "be brief")]
     assert [row["margin"] for row in rows] == [pytest.approx(float(margins[row["index"]]), abs=1e-5) for row in rows]
     assert main([*flags, "--dtype", "float32"]) == 2
-    assert "--dtype says how to load a model here" in capsys.readouterr().err
+    assert "--dtype says how to load a local model" in capsys.readouterr().err
     monkeypatch.setattr("time.sleep", lambda _: None)
     assert main(["rank", "--server", "http://127.0.0.1:9", "--query", "q", "--documents", str(file)]) == 2
     assert "no answer from http://127.0.0.1:9" in capsys.readouterr().err

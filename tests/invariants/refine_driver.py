@@ -21,12 +21,12 @@ from refine_parts import refine_config, train
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if len(sys.argv) > 4:
-        kill_at, real = int(sys.argv[4]), loop._train_step
+        kill_at, real = int(sys.argv[4]), loop.train_step
 
         def dying(*arguments):
-            if arguments[-1]["step"] + 1 == kill_at:
+            if arguments[-1].step + 1 == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*arguments)
 
-        loop._train_step = dying
+        loop.train_step = dying
     train(Path(sys.argv[1]), Path(sys.argv[2]), refine_config(**json.loads(sys.argv[3])))

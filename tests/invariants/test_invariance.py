@@ -9,9 +9,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from prorank import Reranker
-
-# How closely margins must agree, by backend and precision: the one table of the project.
-TOLERANCES = {"torch-cpu-float32": 1e-4, "torch-cpu-bfloat16": 0.05}
+from prorank.backends.tolerances import company_limit
 
 QUERY = "how do vaccines create immunity"
 
@@ -32,7 +30,7 @@ def reranker(request: pytest.FixtureRequest, base_folder: Path) -> Reranker:
 
 
 def test_company_does_not_matter(reranker: Reranker) -> None:
-    tolerance = TOLERANCES[reranker.backend.name]
+    tolerance = company_limit(reranker.backend.name)
     texts = documents(100 if reranker.backend.name.endswith("float32") else 40)
     margins = reranker.margins(QUERY, texts)
     assert margins.std() > 0.05
@@ -54,7 +52,7 @@ def test_sharing_the_prefix_does_not_matter(reranker: Reranker, base_folder: Pat
     plain = Reranker.from_pretrained(base_folder, dtype=dtype, share_prefix=False)
     texts = documents(40)
     np.testing.assert_allclose(
-        plain.margins(QUERY, texts), reranker.margins(QUERY, texts), atol=TOLERANCES[reranker.backend.name]
+        plain.margins(QUERY, texts), reranker.margins(QUERY, texts), atol=company_limit(reranker.backend.name)
     )
 
 

@@ -188,7 +188,7 @@ def test_interrupt_saves_and_the_same_command_goes_on(folder, tmp_path):
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt, match="goes on from there"):
+    with pytest.raises(KeyboardInterrupt, match="run the same command again"):
         run(folder, tmp_path / "run", steps=6)
     thread.join()
     assert run(folder, tmp_path / "run", steps=6).steps == 6

@@ -27,7 +27,7 @@ if __name__ == "__main__":
         kill_at, real = int(sys.argv[4]), loop.train_step
 
         def dying(*arguments):
-            if arguments[-1]["step"] + 1 == kill_at:
+            if arguments[-1].step + 1 == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*arguments)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from prorank import Reranker
+from prorank.types import EncodedGroup
 from tiny_models import ARCHITECTURES, make_tiny
 
 QUERIES = ["how do vaccines create immunity?", "who wrote Emma", "x"]
@@ -140,3 +141,54 @@ def test_a_cache_that_cannot_be_shared_is_said_and_done_without(
     got = reranker.margins(QUERIES[0], DOCUMENTS)
     assert np.abs(got).max() > 0.01
     np.testing.assert_allclose(got, reference_margins(reranker, QUERIES[0], DOCUMENTS), atol=1e-4)
+
+
+SCALED = {"granite": {"logits_scaling": 8.0}, "cohere": {"logit_scale": 0.0625}}
+
+
+@pytest.mark.parametrize("architecture", SCALED)
+def test_a_scaled_head_is_as_fast_as_another(
+    architecture: str, tmp_path: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_tiny(tmp_path / architecture, architecture, tokenizer, **SCALED[architecture])
+    with caplog.at_level("WARNING", logger="prorank"):
+        reranker = Reranker.from_pretrained(folder, dtype="float32", max_length=256)
+    assert not caplog.records
+    assert reranker.backend.shares_prefixes  # type: ignore[attr-defined]
+    got = reranker.margins(QUERIES[0], DOCUMENTS)
+    np.testing.assert_allclose(got, reference_margins(reranker, QUERIES[0], DOCUMENTS), atol=1e-4)
+    group = reranker.encode(QUERIES[0], DOCUMENTS).group
+    backend: Any = reranker.backend
+    logits = backend.last_logits(group)[:, list(backend.label_ids)]
+    np.testing.assert_allclose(logits, backend.label_logits(group), atol=1e-4)
+
+
+def test_an_unknown_head_is_not_blamed_on_the_cache(
+    tmp_path: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prorank.backends.torch._logit_scale", lambda _model: 1.0)
+    folder = make_tiny(tmp_path / "granite", "granite", tokenizer, **SCALED["granite"])
+    with caplog.at_level("WARNING", logger="prorank"):
+        reranker = Reranker.from_pretrained(folder, dtype="float32", max_length=256)
+    assert "not a plain matrix" in caplog.text
+    assert "cannot be shared" not in caplog.text
+    got = reranker.margins(QUERIES[0], DOCUMENTS)
+    np.testing.assert_allclose(got, reference_margins(reranker, QUERIES[0], DOCUMENTS), atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"logits_scaling": 8.0}, {"embedding_multiplier": 12.0}])
+def test_parts_of_a_model_are_checked_before_they_score(
+    changes: dict[str, float], tmp_path: Path, tokenizer: Any
+) -> None:
+    from prorank.early_exit.torch import SplitDecoder
+
+    folder = make_tiny(tmp_path / "granite", "granite", tokenizer, **changes)
+    backend: Any = Reranker.from_pretrained(folder, dtype="float32", max_length=256).backend
+    if "embedding_multiplier" in changes:  # it would multiply the states between the parts again
+        with pytest.raises(ValueError, match="granite in parts does not score as the whole model"):
+            SplitDecoder(backend, [1])
+        return
+    split = SplitDecoder(backend, [1])
+    group = EncodedGroup((1, 2, 3), [(4, 5, 6), (7,)], 1)
+    got = split.finish([(split.begin(group), [0, 1])]).numpy()
+    np.testing.assert_allclose(got, backend.label_logits(group), atol=1e-4)

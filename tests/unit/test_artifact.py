@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -134,3 +135,105 @@ def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"folder", "home"}
     write_atomic(target / "b", "text")
     assert (target / "b").read_text() == "text"
+
+
+def test_a_plain_folder_is_hashed_once_and_again_when_it_changes(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prorank.model import hashes
+
+    hashed: list[Path] = []
+    real = hashes.sha256_file
+    monkeypatch.setattr(hashes, "sha256_file", lambda *paths: hashed.extend(paths) or real(*paths))
+    now = (copy / "model.safetensors").stat().st_ctime
+    monkeypatch.setattr(hashes.time, "time", lambda: now + 1)
+    first = load_base(str(copy)).sha256
+    assert load_base(str(copy)).sha256 == first
+    assert len(hashed) == 2  # just written: it may change within a tick of the clock, so nothing is remembered yet
+    monkeypatch.setattr(hashes.time, "time", lambda: now + 60)
+    for _ in range(3):
+        assert load_base(str(copy)).sha256 == first
+    assert len(hashed) == 3
+    file = copy / "model.safetensors"
+    stat, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)  # the same size, and the times set back
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert load_base(str(copy)).sha256 != first
+
+
+def test_two_first_processes_unpack_a_base_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one waits and takes what the first has made; nothing is swapped under it."""
+    import threading
+    import time
+
+    from prorank.model import base as bases
+
+    made: list[int] = []
+
+    def unpack(_file: Path, sha256: str, folder: Path) -> None:
+        made.append(1)
+        time.sleep(0.2)
+        with atomic_folder(folder) as aside:
+            (aside / "prorank_base.json").write_text(json.dumps({"sha256": sha256}))
+
+    monkeypatch.setattr(bases, "_unpack", unpack)
+    threads = [
+        threading.Thread(target=bases._from_gguf, args=(Path("x.gguf"), "a" * 64, tmp_path / "bases" / "x"))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [1]
+    assert [p.name for p in (tmp_path / "bases").iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("by", ["save", "export"])
+def test_read_outs_go_along(tiny_llama_dir: Path, tmp_path: Path, by: str) -> None:
+    import numpy as np
+
+    from prorank.early_exit.readouts import Cascade
+    from prorank.export.targets import export
+
+    reranker = Reranker.from_pretrained(tiny_llama_dir, dtype="float32")
+    width = reranker.backend.model.config.hidden_size  # type: ignore[attr-defined]
+    weights = np.random.default_rng(0).normal(size=(1, 2 * width)).astype(np.float32)
+    reranker.cascade = Cascade((1,), weights, 10, {"fast": (0.5,)})
+    out = reranker.save(tmp_path / "out") if by == "save" else export(reranker, "merged", tmp_path / "out")
+    documents = [f"passage {i}" for i in range(20)]
+    again = Reranker.from_pretrained(out, dtype="float32")
+    assert again.cascade is not None
+    assert again.cascade.sha256 == reranker.cascade.sha256
+    found = again.margins("q", documents, cascade="fast", top_k=3)
+    np.testing.assert_allclose(found, reranker.margins("q", documents, cascade="fast", top_k=3), atol=1e-5)
+    manifest = read_manifest(out)
+    assert manifest is not None
+    assert "cascade.safetensors" in manifest.files
+    assert again.weights_sha256 == Reranker.from_pretrained(out, dtype="float32").weights_sha256
+
+
+def test_positions_stay_exact_in_bfloat16(tiny_llama_dir: Path, tmp_path: Path) -> None:
+    """An adapter in bfloat16 scores as the merged checkpoint does that it is saved to, and so does training."""
+    import numpy as np
+    from peft import LoraConfig, get_peft_model
+
+    from prorank.model.checkpoint import save_checkpoint
+    from prorank.training.refine.config import RefineConfig
+    from prorank.training.setup import build_policy
+
+    base = load_base(str(tiny_llama_dir))
+    torch.manual_seed(0)
+    lora = get_peft_model(base.model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))  # type: ignore[arg-type]
+    manifest = Manifest(PRESETS["prorank"], (32, 33), base_name=str(tiny_llama_dir), base_sha256=base.sha256)
+    adapter = save_checkpoint(tmp_path / "adapter", lora, base.tokenizer, manifest)
+    reranker = Reranker.from_pretrained(adapter, dtype="bfloat16", device="cpu")
+    again = Reranker.from_pretrained(reranker.save(tmp_path / "merged"), dtype="bfloat16", device="cpu")
+    documents = [" ".join(f"word{i}" for i in range(n)) for n in (5, 50, 110)]
+    np.testing.assert_array_equal(again.margins("query", documents), reranker.margins("query", documents))
+
+    policy = build_policy(
+        load_base(str(tiny_llama_dir)), reranker.encoder, RefineConfig(precision="bfloat16"), torch.device("cpu")
+    )
+    model = policy.model.get_base_model()
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32

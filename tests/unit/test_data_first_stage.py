@@ -86,7 +86,7 @@ def test_a_given_run_is_cut_and_checked(tmp_path):
 
 
 def test_unknown_first_stages_list_what_there_is():
-    with pytest.raises(ValueError, match="none of bm25, bm25-padded, dense"):
+    with pytest.raises(ValueError, match="or one of bm25, bm25-padded, dense"):
         first_stage("bm52", collection(), 5)
     with pytest.raises(ValueError, match="came with: none"):
         first_stage("given", collection(), 5)

@@ -85,7 +85,7 @@ def test_min_relevance_moves_binary_measures_only():
 
 
 def test_wrong_measures_are_named():
-    with pytest.raises(ValueError, match="'nDGC@10' is no measure"):
+    with pytest.raises(ValueError, match="'nDGC@10' is not a measure"):
         parse_measures(["nDGC@10"])
     with pytest.raises(ValueError, match="comes twice"):
         parse_measures(["AP", "AP"])

@@ -200,7 +200,7 @@ def test_ties_keep_the_first_stages_order(tmp_path):
 def test_wrong_options_are_named(tmp_path):
     with pytest.raises(ValueError, match="against: 'gpt' is none of the systems: first stage, counting"):
         evaluate(COLLECTION, CANDIDATES, [Peer(Counting)], tmp_path, options=Options(against="gpt"))
-    with pytest.raises(ValueError, match="is no measure"):
+    with pytest.raises(ValueError, match="is not a measure"):
         evaluate(COLLECTION, CANDIDATES, [], tmp_path, options=Options(measures=["quality"]))
     with pytest.raises(ValueError, match="no judgments"):
         evaluate(Collection("c", {}, {}), {}, [], tmp_path)
@@ -256,7 +256,7 @@ def test_records(tmp_path):
     assert str(Path.home()) not in path.read_text()
     with pytest.raises(ValueError, match="may not hold commit"):
         append_record(path, "a", {"commit": "x"})
-    with pytest.raises(ValueError, match="no JSON data"):
+    with pytest.raises(ValueError, match="not JSON data"):
         append_record(path, "a", {"x": float("nan")})
     assert len(read_records(path)) == 2
 

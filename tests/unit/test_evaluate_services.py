@@ -184,7 +184,7 @@ def test_pointwise_takes_the_difference_of_log_probabilities(server):
 def test_pointwise_without_the_other_label_takes_the_smallest_listed(server):
     listed = [{"token": "1", "logprob": -0.1}, {"token": "The", "logprob": -3.0}]
     server.answer = lambda *_: {"choices": [{"message": {}, "logprobs": {"content": [{"top_logprobs": listed}]}}]}
-    with pytest.raises(ServiceError, match="no chat completion"):
+    with pytest.raises(ServiceError, match="not a chat completion"):
         PointwiseSystem("m", server.url).score("q", ["d"])
     server.answer = lambda *_: {
         "choices": [{"message": {"content": "1"}, "logprobs": {"content": [{"top_logprobs": listed}]}}]

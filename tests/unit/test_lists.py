@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 import pytest
@@ -16,9 +17,11 @@ from prorank.training.refine import losses
 from prorank.training.refine.config import LABEL_LOSSES, TEACHER_LOSSES
 from prorank.training.refine.lists import ListSource, Mixture
 from prorank.training.refine.loop import hard_at
+from prorank.training.warmup.prompts import PromptSampler
 from prorank.types import Document, Query
 from refine_parts import candidates, refine_config, source
 from warmup_parts import collection
+from warmup_parts import config as warmup_config
 
 
 def test_settings_name_every_loss():
@@ -44,6 +47,28 @@ def test_every_list_once_an_epoch():
     lists = source(refine_config())
     drawn = [lists.draw(n, 0).query_id for n in range(lists.size)]
     assert len(set(drawn)) == lists.size == lists.train_queries
+
+
+def test_an_epoch_is_shuffled_once_not_at_every_draw(monkeypatch):
+    """And comes in the order that its seed gives."""
+    lists, prompts = source(refine_config()), PromptSampler(collection(), warmup_config())
+    shuffles, real = [], random.Random.shuffle
+
+    def shuffle(self, items):
+        shuffles.append(len(items))
+        real(self, items)
+
+    monkeypatch.setattr(random.Random, "shuffle", shuffle)
+    drawn = [lists.draw(n, 0).query_id for n in range(2 * lists.size)]
+    for n in range(2 * len(prompts.train_ids)):
+        prompts.draw(n, hard=False)
+    assert len(shuffles) <= 4  # two epochs of each
+    expected = []
+    for epoch in range(2):
+        order = list(range(lists.size))
+        real(random.Random(f"0:toy:epoch:{epoch}"), order)
+        expected += [lists._epoch[i][0] for i in order]
+    assert drawn == expected
 
 
 def test_hard_rivals_come_from_the_window():

@@ -245,7 +245,7 @@ def test_requests_under_way_are_bounded(server: CompletionsServer) -> None:
     [
         (b"<html>", "did not answer with a JSON object: <html>"),
         ([1], "did not answer with a JSON object"),
-        ({"choices": []}, "answer to row 0 is no completion"),
+        ({"choices": []}, "answer to row 0 is not a completion"),
         ({"choices": [{"index": 0, "text": "1", "logprobs": None}]}, "holds no log-probabilities"),
         ({"choices": [{"index": 0, "logprobs": {"top_logprobs": [{"token_id:5": None}]}}]}, "no log-probabilities"),
     ],

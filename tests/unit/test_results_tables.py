@@ -158,14 +158,15 @@ def test_results_page(repository):
     assert "| BM25 | 0.5000 [0.4500, 0.5500] |" in texts["quality"]
     assert texts["stages"] == "Not measured."
     assert (
-        "100 queries of each at most; float32; each model's own prompt length; commit cccccccccccc" in texts["quality"]
+        "up to 100 queries per collection; float32; each model's own prompt length; commit cccccccccccc"
+        in texts["quality"]
     )
     assert texts["float32"] == texts["quality"]
     assert "| refined | scifact | -0.2000 [-0.2500, -0.1500] | 0.0020 |  |  |" in texts["comparisons"]
     assert texts["findings"].splitlines() == [
-        "- Beside BM25: better on nfcorpus; worse on scifact; not shown to differ on dl19; "
+        "- Against BM25: better on nfcorpus; worse on scifact; not shown to differ on dl19; "
         "on average -0.0300 [-0.0800, +0.0200], p = 0.0400: worse.",
-        "- Beside MiniLM bi-encoder: not measured.",
+        "- Against MiniLM bi-encoder: not measured.",
     ]
     assert texts["cost"].splitlines()[2] == "| refined | nfcorpus | 1.50 s | 2.50 s | 40.0 | 900 MiB |"
 
@@ -271,7 +272,7 @@ def test_model_card(repository):
         "| nfcorpus train | BEIR NFCorpus: nutrition and medicine, graded | academic use | refine, 25%"
     )
     assert rows[2].startswith("| scifact test |")
-    assert "measuring alone" in rows[2]
+    assert "test only" in rows[2]
     rows = texts["training"].splitlines()[2:5]
     assert rows[0] == "| warmup | 7 | 4 | 96 | 0.001 | GRPO | not measured | not measured | not measured |"
     assert rows[1] == (
@@ -281,11 +282,11 @@ def test_model_card(repository):
     assert "hours of training in all" not in texts["training"]
     assert "saved with the adapter are those of the last step, second." in texts["training"]
     lines = texts["weaknesses"].splitlines()
-    assert lines[0] == "- Worse beside BM25: scifact -0.2000 [-0.2500, -0.1500]; average -0.0300 [-0.0800, +0.0200]."
-    assert lines[1] == "- Not shown to differ beside BM25: dl19 +0.0100 [-0.0400, +0.0600]."
+    assert lines[0] == "- Worse than BM25: scifact -0.2000 [-0.2500, -0.1500]; average -0.0300 [-0.0800, +0.0200]."
+    assert lines[1] == "- Not shown to differ from BM25: dl19 +0.0100 [-0.0400, +0.0600]."
     assert "holds 192 tokens" in lines[2]
     assert "trained on passages of at most 80" in lines[2]
-    assert "English alone" in texts["weaknesses"]
+    assert "only English" in texts["weaknesses"]
 
 
 def test_calibration_and_other_settings_are_named(repository):

@@ -12,11 +12,9 @@ import pytest
 
 from prorank.cli import refine, train
 from prorank.cli.main import main
-from prorank.config import build_config, config_dict, read_config, run_options
+from prorank.config import config_dict, read_config
 from prorank.data.convert import convert
-from prorank.pipeline.datasets import read_specs
-from prorank.training.refine.config import RefineConfig
-from prorank.training.warmup.config import WarmupConfig
+from prorank.pipeline.train import BLOCK_KEYS
 from prorank.types import Document, Query
 from tiny_models import make_tiny
 from warmup_parts import collection, make_base
@@ -37,7 +35,7 @@ ON_GPU = [path for path in RECIPES if "on one GPU" in path.read_text("utf-8")]
 def has(config, table):
     """Whether a built configuration holds what the recipe's table says."""
     values = config_dict(config)
-    return all(values[name] == value for name, value in table.items() if name not in train.BLOCK_KEYS)
+    return all(values[name] == value for name, value in table.items() if name not in BLOCK_KEYS)
 
 
 def test_there_are_recipes():
@@ -49,30 +47,26 @@ def test_train_recipe_is_complete_and_known(path):
     file = read_config(path)
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
-    args = parser.parse_args(["--config", str(path)])
-    options = run_options(args, file, train._RUN_KEYS, train._TABLES, other_tables=False)
-    assert options["model"] in FAMILIES
-    assert options["out"]
-    assert has(build_config(WarmupConfig, "warmup", file), file["warmup"])
-    blocks = train._blocks(file, {})
-    assert [block.name for block in blocks] == [table["name"] for table in file["blocks"]]
-    for block, table in zip(blocks, file["blocks"], strict=True):
-        assert has(block.config, {**file["refine"], **table})
+    run = train.read_run(parser.parse_args(["--config", str(path)]))
+    assert run.model in FAMILIES
+    assert run.out
+    assert has(run.warmup, file["warmup"])
+    assert [block.name for block in run.blocks] == [table["name"] for table in file["blocks"]]
+    for block, table in zip(run.blocks, file["blocks"], strict=True):
+        assert has(block.refine, {**file["refine"], **table})
         assert block.checkpoint == table.get("checkpoint", "best")
-    specs = read_specs(None, file, {})
-    assert [spec.path for spec in specs] == [table["path"] for table in file["datasets"]]
-    measured = {Path(test).name.partition(":")[::2] for test in options["test"]}
-    assert not measured & {(Path(spec.path).name, spec.split or "train") for spec in specs}
+    assert [spec.path for spec in run.specs] == [table["path"] for table in file["datasets"]]
+    measured = {Path(test).name.partition(":")[::2] for test in run.test}
+    assert not measured & {(Path(spec.path).name, spec.split or "train") for spec in run.specs}
 
 
 @pytest.mark.parametrize("path", REFINE_RECIPES, ids=lambda p: p.stem)
 def test_refine_recipe_is_complete_and_known(path):
-    file = read_config(path)
     parser = argparse.ArgumentParser()
     refine.add_arguments(parser)
-    options = run_options(parser.parse_args(["--config", str(path)]), file, refine._RUN_KEYS, ("refine", "datasets"))
-    assert options["out"]
-    assert has(build_config(RefineConfig, "refine", file), file["refine"])
+    run = refine.read_run(parser.parse_args(["--config", str(path), "--data", "DATA"]))
+    assert run.out
+    assert has(run.refine, read_config(path)["refine"])
     assert "--data" in path.read_text("utf-8")  # its data comes by flag, as its header shows
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from prorank.cli import warmup as command
-from prorank.config import build_config, read_config, run_options
-from prorank.training.warmup.config import WarmupConfig
+from prorank.config import read_config
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPES = sorted((REPO / "recipes" / "warmup").glob("*.toml"))
@@ -23,14 +22,12 @@ def test_there_are_recipes():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_recipe_is_complete_and_known(path):
-    file = read_config(path)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    options = run_options(parser.parse_args(["--config", str(path)]), file, command._RUN_KEYS, ("warmup",))
-    assert options["data"]
-    assert options["out"]
-    config = build_config(WarmupConfig, "warmup", file)
-    assert all(getattr(config, name) == value for name, value in file["warmup"].items())
+    run = command.read_run(parser.parse_args(["--config", str(path)]))
+    assert run.data
+    assert run.out
+    assert all(getattr(run.warmup, name) == value for name, value in read_config(path)["warmup"].items())
 
 
 def test_tables_of_the_page_are_those_of_the_records():

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["can_skip_unread", "reading", "skip_unread"]
+__all__ = ["can_skip_unread", "read_everything", "reading", "skip_unread"]
 
 Positions = tuple[torch.Tensor, torch.Tensor]
 """Rows and columns."""
@@ -45,7 +45,7 @@ def reading(columns: torch.Tensor | None) -> Iterator[Positions]:
         Where the right states are: an index into ``(n, width, hidden)``.
     """
     if columns is None:
-        columns = torch.zeros(1, dtype=torch.long)  # nothing cannot be added to a row, one position can
+        columns = torch.zeros(1, dtype=torch.long)  # an empty tensor does not broadcast over a row, one position does
     at = _read.at = torch.arange(columns.shape[0], device=columns.device), columns
     try:
         yield at
@@ -67,6 +67,13 @@ def skip_unread(decoder: Any) -> None:
     for part in (product, layer.mlp):
         if part is not None and _gather not in part._forward_pre_hooks.values():
             part.register_forward_pre_hook(_gather)
+
+
+def read_everything(decoder: Any) -> None:
+    """Take back what :func:`skip_unread` did."""
+    for part in decoder.layers[-1].modules() if hasattr(decoder, "layers") else ():
+        for number in [n for n, hook in part._forward_pre_hooks.items() if hook is _gather]:
+            del part._forward_pre_hooks[number]
 
 
 def _gather(_part: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:

@@ -8,12 +8,9 @@ asked for at each document's last token alone, and two of their columns are read
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,21 +20,23 @@ import numpy.typing as npt
 
 from prorank._optional import require
 from prorank.backends.cores import available_cores
+from prorank.backends.llamacpp_library import (
+    CHUNK_TOKENS,
+    DOCUMENTS,
+    check_file,
+    file_type,
+    forget_errors,
+    free,
+    load_model,
+    open_context,
+    redirect_log,
+    said,
+)
 from prorank.types import EncodedGroup
 
 __all__ = ["LlamaCppBackend"]
 
 logger = logging.getLogger(__name__)
-
-_CHUNK_TOKENS = 512
-"""Own tokens in one batch: a batch's tokens are multiplied with all its keys and masked afterwards, so that joining
-more documents than fill the processor costs more than it gives. Also llama.cpp's own physical batch."""
-_DOCUMENTS = 31
-"""Documents in one batch at most; with the prefix's that is 32 sequences."""
-_F32, _F16 = 0, 1  # ggml's type numbers
-
-_errors: deque[str] = deque(maxlen=4)
-_log_callback: Any = None  # ctypes holds no reference of its own
 
 
 class LlamaCppBackend:
@@ -71,7 +70,7 @@ class LlamaCppBackend:
         attention: Literal["f32", "f16"] = "f32",
     ) -> None:
         path = Path(gguf)
-        _check_file(path)
+        check_file(path)
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
         if context < 2:
@@ -83,13 +82,13 @@ class LlamaCppBackend:
             raise ImportError(
                 f"llama-cpp-python {self._llama.__version__} is too old: pip install 'prorank[llamacpp]' --upgrade"
             )
-        _redirect_log(self._llama)
+        redirect_log(self._llama)
         self._llama.llama_backend_init()
         self.label_ids = label_ids
         self.context = context
         self.decoded_tokens = 0
         """Tokens run through the model so far: a shared prefix counts once."""
-        model = _load_model(self._llama, path)
+        model = load_model(self._llama, path)
         try:
             self.vocabulary: int = self._llama.llama_vocab_n_tokens(self._llama.llama_model_get_vocab(model))
             if not all(0 <= label < self.vocabulary for label in label_ids):
@@ -97,13 +96,13 @@ class LlamaCppBackend:
                     f"{path}: its vocabulary has {self.vocabulary} tokens, and the label ids are {tuple(label_ids)}: "
                     "the file belongs to another tokenizer"
                 )
-            self._context = _open_context(self._llama, model, path, threads or available_cores(), context, attention)
+            self._context = open_context(self._llama, model, path, threads or available_cores(), context, attention)
         except BaseException:
             self._llama.llama_model_free(model)
             raise
         self._memory = self._llama.llama_get_memory(self._context)
         self._batch = self._llama.llama_batch_init(context, 0, 1)
-        self._free = weakref.finalize(self, _free, self._llama, self._batch, self._context, model)
+        self.free = weakref.finalize(self, free, self._llama, self._batch, self._context, model)
         arrays = (self._batch.token, self._batch.pos, self._batch.n_seq_id, self._batch.logits)
         self._tokens, self._positions, counts, self._wanted = (
             np.ctypeslib.as_array(pointer, shape=(context,)) for pointer in arrays
@@ -111,7 +110,7 @@ class LlamaCppBackend:
         counts[:] = 1
         trained = int(self._llama.llama_model_n_ctx_train(model))
         self.max_positions: int | None = min(context, trained) if trained > 0 else context
-        self.name = f"llamacpp-{_file_type(self._llama, model)}"
+        self.name = f"llamacpp-{file_type(self._llama, model)}"
         self._prefix: list[int] = []  # what sequence 0 holds
         self._lock = threading.Lock()
 
@@ -123,7 +122,7 @@ class LlamaCppBackend:
             RuntimeError: llama.cpp failed, or the backend is closed.
         """
         with self._lock:
-            if not self._free.alive:
+            if not self.free.alive:
                 raise RuntimeError(f"{self.name}: this backend is closed")
             self._check(group)
             logits = np.zeros((len(group.own_ids), 2), dtype=np.float32)
@@ -141,7 +140,7 @@ class LlamaCppBackend:
     def close(self) -> None:
         """Free the model and the cache; the backend is of no use afterwards. Calling it again does nothing."""
         with self._lock:
-            self._free()
+            self.free()
 
     def __enter__(self) -> LlamaCppBackend:
         return self
@@ -164,11 +163,11 @@ class LlamaCppBackend:
 
     def _chunks(self, group: EncodedGroup) -> Iterator[list[int]]:
         """Rows that run together, in their order."""
-        room = min(_CHUNK_TOKENS, self.context - len(group.prefix_ids))
+        room = min(CHUNK_TOKENS, self.context - len(group.prefix_ids))
         rows: list[int] = []
         used = 0
         for row, own in enumerate(group.own_ids):
-            if rows and (used + len(own) > room or len(rows) == _DOCUMENTS):
+            if rows and (used + len(own) > room or len(rows) == DOCUMENTS):
                 yield rows
                 rows, used = [], 0
             rows.append(row)
@@ -217,94 +216,9 @@ class LlamaCppBackend:
         if outputs:
             self._wanted[lasts] = True
         self._batch.n_tokens = count
-        _errors.clear()
+        forget_errors()
         code = self._llama.llama_decode(self._context, self._batch)
         if code != 0:
-            raise RuntimeError(f"{self.name}: llama_decode returned {code} for {count} tokens{_said()}")
+            raise RuntimeError(f"{self.name}: llama_decode returned {code} for {count} tokens{said()}")
         self.decoded_tokens += count
         return lasts
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise ValueError(f"gguf {path}: no such file")
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ValueError(f"gguf {path}: not a GGUF file")
-
-
-def _load_model(llama: Any, path: Path) -> Any:
-    _errors.clear()
-    model = llama.llama_model_load_from_file(os.fsencode(path), llama.llama_model_default_params())
-    if not model:
-        raise ValueError(f"gguf {path}: llama.cpp cannot load it; is the file complete?{_said()}")
-    return model
-
-
-def _open_context(llama: Any, model: Any, path: Path, threads: int, context: int, attention: str) -> Any:
-    settings = llama.llama_context_default_params()
-    wanted = {
-        "n_ctx": context,
-        "n_batch": context,
-        "n_ubatch": min(_CHUNK_TOKENS, context),
-        "n_seq_max": _DOCUMENTS + 1,
-        "n_outputs_max": _DOCUMENTS + 1,
-        "n_threads": threads,
-        "n_threads_batch": threads,
-        "flash_attn_type": int(attention == "f16"),
-        "flash_attn": attention == "f16",  # its name in llama-cpp-python 0.3.16
-        "type_k": _F16 if attention == "f16" else _F32,
-        "type_v": _F16 if attention == "f16" else _F32,
-        "kv_unified": True,  # one pool of cells: a copied prefix costs none
-        "swa_full": True,
-        "embeddings": False,
-        "no_perf": True,
-    }
-    for name, value in wanted.items():
-        if hasattr(settings, name):  # the settings' names change between versions of llama.cpp
-            setattr(settings, name, value)
-    _errors.clear()
-    opened = llama.llama_init_from_model(model, settings)
-    if not opened:
-        raise ValueError(f"gguf {path}: llama.cpp opens no context of {context} tokens{_said()}")
-    if not llama.llama_get_memory(opened):
-        llama.llama_free(opened)
-        raise ValueError(f"gguf {path}: the model has no cache; a causal language model is needed")
-    return opened
-
-
-def _free(llama: Any, batch: Any, context: Any, model: Any) -> None:
-    llama.llama_batch_free(batch)
-    llama.llama_free(context)
-    llama.llama_model_free(model)
-
-
-def _file_type(llama: Any, model: Any) -> str:
-    """The precision of most weights, such as ``q8_0``, from the file's metadata."""
-    from gguf import LlamaFileType
-
-    buffer = ctypes.create_string_buffer(32)
-    llama.llama_model_meta_val_str(model, b"general.file_type", buffer, len(buffer))
-    try:
-        return LlamaFileType(int(buffer.value)).name.removeprefix("MOSTLY_").removeprefix("ALL_").lower()
-    except ValueError:
-        return "gguf"
-
-
-def _redirect_log(llama: Any) -> None:
-    global _log_callback
-    if _log_callback is not None:
-        return
-
-    def keep(level: int, text: bytes, _: Any) -> None:
-        line = text.decode("utf-8", "replace").strip()
-        if level == 4 and line:  # GGML_LOG_LEVEL_ERROR
-            _errors.append(line)
-        logger.debug("%s", line)
-
-    _log_callback = llama.llama_log_callback(keep)
-    llama.llama_log_set(_log_callback, None)
-
-
-def _said() -> str:
-    return f" (llama.cpp: {_errors[0]})" if _errors else ""

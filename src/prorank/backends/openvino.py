@@ -13,6 +13,7 @@ from prorank._optional import require
 from prorank.backends.cores import available_cores
 from prorank.backends.graph import OUTPUTS, Array, GraphBackend
 from prorank.backends.mapped import give_back
+from prorank.backends.processor import processor_features, reaches
 from prorank.cache import cache_dir
 
 __all__ = ["GRAPH", "OpenVinoBackend"]
@@ -38,6 +39,8 @@ class OpenVinoBackend(GraphBackend):
         precision: ``int8`` (dynamically quantised activations where the weights are int8), ``bfloat16`` or ``float32``.
         threads: of the processor; None: all cores.
         max_length: tokens of the longest prompt; decides how many batches are computed at a time.
+        caution: for a processor on which it fails otherwise: 1: one batch at a time; 2: float32 but for the weights,
+            too.
 
     Raises:
         ValueError: the graph is missing or damaged.
@@ -46,7 +49,7 @@ class OpenVinoBackend(GraphBackend):
 
     def __init__(
         self, folder: Path, label_ids: tuple[int, int], *, precision: str = "int8", threads: int | None = None,
-        max_length: int | None = None,
+        max_length: int | None = None, caution: int = 0,
     ) -> None:  # fmt: skip
         openvino = require("openvino", extra="openvino")
         path = folder / GRAPH
@@ -55,11 +58,13 @@ class OpenVinoBackend(GraphBackend):
         core = openvino.Core()
         cores = threads or available_cores()
         self.passes = max(1, min(cores if max_length and max_length <= _SHORT else cores // 2, _MOST_PASSES))
+        if caution or not _survives_streams(precision):
+            self.passes = 1
         self.batch_tokens = 128 if self.passes > 1 else 256  # 110 kB are kept for every token of the largest batch
         try:
-            compiled = core.compile_model(path, "CPU", _settings(core, precision, threads, self.passes))
+            compiled = core.compile_model(path, "CPU", _settings(core, precision, threads, self.passes, caution))
         except RuntimeError as error:
-            raise ValueError(f"{path}: not a readable OpenVINO graph: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{path}: OpenVINO cannot compile it: {_reason(error)}") from error
         shape = compiled.input("past").get_partial_shape()
         names = set().union(*(one.names for one in compiled.inputs))
         past = [1 if d.is_dynamic else d.get_length() for d in shape]
@@ -85,20 +90,45 @@ class OpenVinoBackend(GraphBackend):
             self._idle.put(request)
 
 
-def _settings(core: Any, precision: str, threads: int | None, passes: int) -> dict[str, Any]:
+def _survives_streams(precision: str) -> bool:
+    """Whether several batches at a time are safe.
+
+    OpenVINO 2026.4.1 divides by zero (SIGFPE: the whole process ends) when it compiles a graph for bfloat16 and two
+    streams on Intel processors with AMX. One stream works there, and so do two in float32 and in int8.
+    """
+    return precision != "bfloat16" or "amx_tile" not in processor_features()
+
+
+def _settings(core: Any, precision: str, threads: int | None, passes: int, caution: int = 0) -> dict[str, Any]:
     """Threads are shared between the passes; compiled graphs are kept in our cache, without the weights.
 
-    What int8 leaves over (attention, norms) goes in bfloat16 where the processor has it.
+    What int8 leaves over (attention, norms) goes in bfloat16 where the processor has it, and oneDNN may use it: asked
+    for it where ``ONEDNN_MAX_CPU_ISA`` is lower, OpenVINO compiles a graph that it cannot run. Activations are
+    quantised where there are products for it: below AVX-512 the first batch fails ("could not create a primitive
+    descriptor"), and int8 weights are multiplied in float32.
     """
-    fast = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    fast = reaches("avx512_bf16") and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    hint = "bf16" if precision == "bfloat16" or (precision == "int8" and fast) else "f32"
+    quantise = precision == "int8" and reaches("avx512")
+    if caution > 1:
+        hint, quantise = "f32", False
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "THROUGHPUT" if passes > 1 else "LATENCY",
         "NUM_STREAMS": str(passes),
-        "INFERENCE_PRECISION_HINT": {"int8": fast, "bfloat16": "bf16"}.get(precision, "f32"),
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(_GROUP) if precision == "int8" else "0",
+        "INFERENCE_PRECISION_HINT": hint,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(_GROUP) if quantise else "0",
         "CACHE_DIR": str(cache_dir("openvino")),
         "CACHE_MODE": "OPTIMIZE_SIZE",  # 3 MB a graph instead of 200; the weights stay in the export's folder
     }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
     return settings
+
+
+def _reason(error: RuntimeError) -> str:
+    """What an error says, without the places in OpenVINO's sources that it begins with."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith("Exception from ")]
+    if not reaches("avx2"):  # "bad combination" is all that it says then
+        return f"{' '.join(said)} (it needs AVX2 at least; is ONEDNN_MAX_CPU_ISA lower?)"
+    return said[0] if said else str(error)

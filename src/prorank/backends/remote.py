@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prorank._optional import require
+from prorank.backends.remote_answers import IMPOSSIBLE, Alternative, alternatives, ordered
 from prorank.types import EncodedGroup
 
 __all__ = ["KEY_VARIABLE", "RemoteBackend", "RemoteError"]
@@ -28,7 +29,6 @@ KEY_VARIABLE = "PRORANK_REMOTE_KEY"
 _RETRIED = {408, 429, 500, 502, 503, 504}
 _TOO_MUCH = {400, 413, 422}  # what a server that takes one prompt only says to several
 _LONGEST_PAUSE = 60.0
-_IMPOSSIBLE = -9999.0  # what vLLM writes for minus infinity
 
 Pair = tuple[float, float]
 
@@ -153,7 +153,7 @@ class RemoteBackend:
         """The pairs of some prompts; ``start`` is the first one's row, for messages."""
         if len(prompts) > 1 and self._per_request > 1:
             try:
-                choices = _ordered(self._post({**self._body, "prompt": prompts}), len(prompts))
+                choices = ordered(self._post({**self._body, "prompt": prompts}), len(prompts))
             except _RefusedError as refusal:
                 if refusal.status not in _TOO_MUCH:
                     raise
@@ -162,23 +162,23 @@ class RemoteBackend:
                 return [self._pair(choice, start + i) for i, choice in enumerate(choices)]
         pairs = []
         for i, prompt in enumerate(prompts):
-            choices = _ordered(self._post({**self._body, "prompt": prompt}), 1)
+            choices = ordered(self._post({**self._body, "prompt": prompt}), 1)
             if choices is None:
-                raise RemoteError(f"{self._shown}: the answer to row {start + i} is no completion")
+                raise RemoteError(f"{self._shown}: the answer to row {start + i} is not a completion")
             pairs.append(self._pair(choices[0], start + i))
         if len(prompts) > 1:
             self._per_request = 1  # one at a time works and several did not: remember it
         return pairs
 
     def _pair(self, choice: Mapping[str, Any], row: int) -> Pair:
-        listed = _alternatives(choice)
+        listed = alternatives(choice)
         if not listed:
             raise RemoteError(
                 f"{self._shown}: the answer to row {row} holds no log-probabilities; the server must support logprobs"
             )
         return self._find(listed, 0, row), self._find(listed, 1, row)
 
-    def _find(self, listed: Sequence[_Alternative], label: int, row: int) -> float:
+    def _find(self, listed: Sequence[Alternative], label: int, row: int) -> float:
         wanted = self.label_ids[label]
         word = self._label_words[label] if self._label_words else None
         with_ids = [entry for entry in listed if entry.token_id is not None]
@@ -193,7 +193,7 @@ class RemoteBackend:
         name = f"label token {wanted}" + (f" ({word!r})" if word is not None else "")
         if len(found) > 1:
             raise RemoteError(f"{self._shown}: row {row}: {len(found)} returned tokens read like {name}")
-        if not found or not math.isfinite(found[0]) or found[0] <= _IMPOSSIBLE:
+        if not found or not math.isfinite(found[0]) or found[0] <= IMPOSSIBLE:
             raise RemoteError(
                 f"{self._shown}: row {row}: {name} is not among the {len(listed)} most likely tokens returned; raise "
                 "top_logprobs and the server's own limit (vLLM: --max-logprobs), or check model and template"
@@ -240,48 +240,6 @@ class _RefusedError(RemoteError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
-
-
-class _Alternative:
-    """One of the returned tokens: its id where the server says it, its text, its log-probability."""
-
-    __slots__ = ("logprob", "text", "token_id")
-
-    def __init__(self, text: str, logprob: float, token_id: int | None = None) -> None:
-        number = text.removeprefix("token_id:")
-        if token_id is None and number != text and number.isdecimal():
-            token_id = int(number)
-        self.text, self.logprob = text, float(logprob)
-        self.token_id = token_id if isinstance(token_id, int) else None
-
-
-def _alternatives(choice: Mapping[str, Any]) -> list[_Alternative]:
-    """The alternatives for the first generated token, from either form that servers use; empty where there are none.
-
-    vLLM, SGLang and OpenAI: ``logprobs.top_logprobs[0]``, token -> log-probability. llama.cpp:
-    ``logprobs.content[0].top_logprobs``, a list of objects with ``id``, ``token`` and ``logprob``.
-    """
-    try:
-        logprobs = choice["logprobs"]
-        if "content" in logprobs:
-            entries = logprobs["content"][0]["top_logprobs"]
-            return [_Alternative(entry["token"], entry["logprob"], entry.get("id")) for entry in entries]
-        return [_Alternative(token, value) for token, value in logprobs["top_logprobs"][0].items()]
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        return []
-
-
-def _ordered(answer: Mapping[str, Any], count: int) -> list[Mapping[str, Any]] | None:
-    """The choices by prompt, or None where they are not one for each."""
-    choices = answer.get("choices")
-    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-        return None
-    if count == 1:
-        return choices if len(choices) == 1 else None
-    by_index = {choice.get("index"): choice for choice in choices}
-    if len(choices) != count or set(by_index) != set(range(count)):
-        return None
-    return [by_index[i] for i in range(count)]
 
 
 def _endpoint(url: str) -> tuple[str, str]:

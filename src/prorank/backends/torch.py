@@ -30,8 +30,6 @@ __all__ = [
     "label_rows",
     "last_hidden_states",
     "padded",
-    "pick_device",
-    "pick_dtype",
     "prefix_states",
 ]
 
@@ -43,54 +41,23 @@ PrefixStates = list[tuple[torch.Tensor, torch.Tensor]]
 _CACHED_PREFIXES = 16
 
 
-def pick_device(device: str | None = None) -> torch.device:
-    """The device asked for, else CUDA, else MPS, else the CPU.
-
-    Raises:
-        ValueError: the device asked for is not there.
-    """
-    if device in (None, "auto"):
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(str(device))
-        torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device {device!r} is not available here: {str(error).splitlines()[0]}") from error
-    return chosen
-
-
-def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The precision asked for; ``auto`` is bfloat16 where the hardware multiplies it, else float32.
-
-    Raises:
-        ValueError: no such precision.
-    """
-    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype in (None, "auto"):
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        return torch.bfloat16 if device.type == "cpu" and _cpu_multiplies_bf16() else torch.float32
-    if dtype not in names:
-        raise ValueError(f"dtype must be auto, {', '.join(names)}; got {dtype!r}")
-    return names[str(dtype)]
-
-
-def _cpu_multiplies_bf16() -> bool:
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
-
-
 def label_rows(model: Any, label_ids: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The two rows of the output matrix and their biases, float32: ``(2, hidden)`` and ``(2,)``; gradients flow."""
-    head = model.get_output_embeddings()
+    """The two rows of the output matrix and their biases, float32: ``(2, hidden)`` and ``(2,)``; gradients flow.
+
+    A factor that the architecture puts between the output matrix and the logits (Granite, Cohere) is in them.
+    """
+    head, scale = model.get_output_embeddings(), _logit_scale(model)
     ids = torch.as_tensor(list(label_ids), device=head.weight.device)
     bias = getattr(head, "bias", None)
-    rows = head.weight[ids].float()
-    return rows, bias[ids].float() if bias is not None else torch.zeros(len(ids), device=rows.device)
+    rows = head.weight[ids].float() * scale
+    return rows, bias[ids].float() * scale if bias is not None else torch.zeros(len(ids), device=rows.device)
+
+
+def _logit_scale(model: Any) -> float:
+    config = model.config.get_text_config()
+    divisor = getattr(config, "logits_scaling", None)  # Granite
+    factor = getattr(config, "logit_scale", None)  # Cohere
+    return float(1.0 if factor is None else factor) / float(divisor or 1.0)
 
 
 def prefix_states(model: Any, ids: Sequence[int], past: PrefixStates | None = None) -> PrefixStates:
@@ -182,11 +149,15 @@ class TorchBackend:
         """See :class:`prorank.scoring.Backend`."""
         if not self._two_rows:
             return self.last_logits(group)[:, list(self.label_ids)]
+        return self.logits_of(self._last_hidden(group)).cpu().numpy()
+
+    def logits_of(self, states: torch.Tensor) -> torch.Tensor:
+        """Label logits ``(n, 2)`` float32 of last states ``(n, hidden)``, after the final norm."""
         rows, bias = label_rows(self.model, self.label_ids)
-        logits = self._last_hidden(group).float() @ rows.T + bias
-        if self._softcap:
-            logits = torch.tanh(logits / self._softcap) * self._softcap
-        return logits.cpu().numpy()
+        return self._capped(states.float() @ rows.T + bias)
+
+    def _capped(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(logits / self._softcap) * self._softcap if self._softcap else logits
 
     @torch.inference_mode()
     def last_logits(self, group: EncodedGroup) -> npt.NDArray[np.float32]:
@@ -197,9 +168,7 @@ class TorchBackend:
         logits = torch.nn.functional.linear(
             self._last_hidden(group).float(), head.weight.float(), None if head.bias is None else head.bias.float()
         )
-        if self._softcap:
-            logits = torch.tanh(logits / self._softcap) * self._softcap
-        return logits.cpu().numpy()
+        return self._capped(logits * _logit_scale(self.model)).cpu().numpy()
 
     @torch.inference_mode()
     def last_hidden(self, group: EncodedGroup) -> npt.NDArray[np.float32]:
@@ -260,17 +229,23 @@ class TorchBackend:
             skip_unread(decoder_of(self.model))
         exact = self.dtype == torch.float32
         tolerance = (1e-3 if exact else 0.1) * max(1.0, float(np.abs(wanted).max()))
-        if self._share_prefix:
-            try:
-                got = self.label_logits(group)
-            except Exception as error:  # any architecture may fail in its own way
-                logger.debug("prefix sharing failed: %s", error)
-                got = np.full((2, 2), np.inf)
-            if np.abs(got - wanted).max() <= tolerance:
-                return
-            self._share_prefix = False
-            logger.warning("this model's cache cannot be shared between documents: scoring plain batches (slower)")
-        if np.abs(self.label_logits(group) - wanted).max() > tolerance:
-            self._two_rows = False
+        # One suspect at a time: first the output matrix, on whole prompts, then the cache, by the states it gives.
+        share, self._share_prefix = self._share_prefix, False
+        whole = self._last_hidden(group)
+        if np.abs(self.logits_of(whole).cpu().numpy() - wanted).max() > tolerance:
+            self._two_rows = False  # and with them the cache: the model's own forward pass scores every prompt
             logger.warning("this model's output is not a plain matrix: computing the whole vocabulary (slower)")
+        elif share:
+            self._share_prefix = self._cache_agrees(group, wanted, tolerance)
+            if not self._share_prefix:
+                logger.warning("this model's cache cannot be shared between documents: scoring plain batches (slower)")
         self._prefixes.clear()
+
+    def _cache_agrees(self, group: EncodedGroup, wanted: npt.NDArray[np.float32], tolerance: float) -> bool:
+        """Whether documents on top of a shared prefix get the logits of whole prompts."""
+        try:
+            got = self.logits_of(last_hidden_states(self.model, group.own_ids, self.prefix(group))).cpu().numpy()
+        except Exception as error:  # any architecture may fail in its own way
+            logger.debug("prefix sharing failed: %s", error)
+            return False
+        return bool(np.abs(got - wanted).max() <= tolerance)

@@ -1,7 +1,7 @@
-"""Analyse models as the paper does: do they understand the prompt, and how much do their scores tell apart?
+"""Analyse models as the paper does: do they understand the prompt, and how far apart are their scores?
 
-Several models are asked the very same prompts and stand side by side: a base, its warmed-up and its refined form.
-The folder given by --out gets analysis.md, analysis.html and record.jsonl (a line a model).
+Asks several models the same prompts and shows them side by side: a base, its warmed-up and its refined form. Writes
+analysis.md, analysis.html and record.jsonl (one line per model) to --out.
 
   prorank analyze --data nfcorpus --split test --model smollm2-135m --out report/
   prorank analyze --data stdlib --split test --model smollm2-135m --model warm=runs/warmup/best --out report/
@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.cli._model import add_model_arguments, load_options, load_reranker, positive
 from prorank.cli.evaluate import add_data_arguments, load_candidates, named_model
 from prorank.pipeline.checks import folder_writable, installed, models_known, target_writable
 from prorank.progress import progress_bar
+
+if TYPE_CHECKING:
+    from prorank.evaluate.analyze import Analysis
 
 __all__ = ["add_arguments", "run"]
 
@@ -28,28 +33,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="[LABEL=]NAME",
-        help="a reranker or base, under its own name or LABEL; may be given several times "
-        "(default: the built-in reranker)",
+        help="a reranker or base, under its own name or LABEL; repeatable (default: the built-in reranker)",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the report goes")
-    parser.add_argument("--record", metavar="FILE", help="append the record lines to this file too")
-    parser.add_argument("--pairs", type=positive, default=200, metavar="N", help="prompts (default: %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the report")
+    parser.add_argument("--record", metavar="FILE", help="also append the record lines to this file")
+    parser.add_argument(
+        "--pairs", type=positive, default=200, metavar="N", help="number of prompts (default: %(default)s)"
+    )
     parser.add_argument(
         "--negatives",
         choices=("first-stage", "random"),
         default="first-stage",
-        help="hard negatives or easy ones (default: %(default)s)",
+        help="hard or easy negatives (default: %(default)s)",
     )
     parser.add_argument(
-        "--queries", type=positive, default=20, metavar="N", help="queries for expressiveness (default: %(default)s)"
+        "--queries",
+        type=positive,
+        default=20,
+        metavar="N",
+        help="queries to measure expressiveness on (default: %(default)s)",
     )
     parser.add_argument(
-        "--candidates", type=positive, default=30, metavar="N", help="candidates of each (default: %(default)s)"
+        "--candidates", type=positive, default=30, metavar="N", help="candidates per query (default: %(default)s)"
     )
     parser.add_argument(
-        "--min-relevance", type=positive, default=1, metavar="N", help="what counts as relevant (default: %(default)s)"
+        "--min-relevance",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="lowest grade that counts as relevant (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draw (default: %(default)s)")
     add_model_arguments(parser, model=False)
 
 
@@ -63,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     folder_writable("--out", args.out)
     target_writable("--record", args.record)
     names = [named_model(model)[1] for model in args.model or [None]]
-    for name, manifest in zip(names, models_known(args, names), strict=True):
+    for name, manifest in zip(names, models_known(load_options(args), names), strict=True):
         if manifest is not None and manifest.backend != "torch":
             raise ValueError(
                 f"--model: {name} is an export, which computes no full-vocabulary logits; analyse the checkpoint it "
@@ -83,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     (out / "record.jsonl").unlink(missing_ok=True)
     total = len(sample.pairs) + sum(map(len, sample.lists.values()))
-    analyses, record = [], {}
+    analyses: list[Analysis] = []
+    record: Mapping[str, Any] = {}
     for model in args.model or [None]:
         label, source = named_model(model)
         reranker = load_reranker(args, source)

@@ -1,6 +1,6 @@
-"""How fast models are on this machine: documents a second, latency, memory, and the share of the machine's peak.
+"""Measure how fast models are on this machine: documents per second, latency, memory, share of the machine's peak.
 
-Every model runs in a process of its own, on the same queries and documents. Prints a table, and one JSON line last.
+Runs every model in its own process on the same queries and documents. Prints a table, then one JSON line.
 
   prorank bench
   prorank bench --model runs/mine --model runs/mine-int8 --data DATA/nfcorpus --peers
@@ -30,32 +30,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="NAME",
-        help="built-in name, checkpoint, export; repeatable (default: the built-in)",
+        help="built-in name, checkpoint or export; repeatable (default: the built-in reranker)",
     )
     parser.add_argument(
-        "--peers", action="store_true", help="also sentence-transformers' CrossEncoder on the first model"
+        "--peers", action="store_true", help="also measure sentence-transformers' CrossEncoder with the first model"
     )
     parser.add_argument(
-        "--data", metavar="PATH", default="stdlib", help="collection, with BM25's candidates (default: %(default)s)"
+        "--data",
+        metavar="PATH",
+        default="stdlib",
+        help="collection; its BM25 candidates are scored (default: %(default)s)",
     )
     parser.add_argument("--split", metavar="NAME", help="its split (default: the only one, or test)")
-    parser.add_argument("--queries", type=positive, default=4, metavar="N", help="queries (default: %(default)s)")
-    parser.add_argument("--documents", type=positive, default=20, metavar="N", help="a query (default: %(default)s)")
-    parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="default: %(default)s")
     parser.add_argument(
-        "--max-length", type=positive, metavar="N", help="tokens of a whole prompt (default: the model's)"
+        "--queries", type=positive, default=4, metavar="N", help="number of queries (default: %(default)s)"
     )
-    parser.add_argument("--batch-tokens", type=positive, metavar="N", help="own tokens in one forward pass")
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
-    parser.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="of checkpoints (default: by the hardware)"
+        "--documents", type=positive, default=20, metavar="N", help="documents per query (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repeats", type=positive, default=3, metavar="N", help="repeats of each measurement (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-length", type=positive, metavar="N", help="token limit of a whole prompt (default: the model's)"
+    )
+    parser.add_argument("--batch-tokens", type=positive, metavar="N", help="own tokens per forward pass")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--device", help="cpu, cuda or mps (default: the best available)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="precision of checkpoints (default: by the hardware)",
     )
     parser.add_argument("--record", metavar="FILE", help="append the record line to this file")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure one after the other: two at once would slow each other."""
+    """Measure one after the other: two at once would slow each other down."""
     from prorank.evaluate.record import append_record, environment
     from prorank.evaluate.speed import PRECISIONS, matrix_peak, measure_speed
     from prorank.reranker import default_model
@@ -91,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace, models: list[str]) -> None:
-    """Everything that is named must be there before the first model is measured."""
+    """Check that everything named exists, before the first model is measured."""
     target_writable("--record", args.record)
     collection_there("--data", args.data, args.split)
     manifests = [model_known("--model", name) for name in models]

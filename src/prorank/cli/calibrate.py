@@ -1,9 +1,9 @@
-"""Fit what `probability` means to judged candidates: sigmoid(slope * margin + intercept). No order changes.
+"""Fit `probability` to judged candidates: sigmoid(slope * margin + intercept). The order of results never changes.
 
-Candidates without a judgment count as not relevant, so the probability is that of a first-stage candidate to be judged
-relevant, or, with --prior 0.5, what it would be if half of the candidates were. Half of the queries, by the hash of
-their ids, are fitted on; calibration error and log loss before and after are those of the other half. The numbers go
-into the checkpoint's prorank.json.
+Candidates without a judgment count as not relevant. The probability is therefore that of a first-stage candidate being
+judged relevant or, with --prior 0.5, what it would be if half of the candidates were. Fits on half of the queries,
+chosen by a hash of their ids, and reports calibration error and log loss before and after on the other half. The two
+numbers go into the checkpoint's prorank.json.
 
   prorank calibrate --model runs/refined/best --data DATA/nfcorpus --split dev
 """
@@ -14,9 +14,9 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from prorank.cli._model import add_model_arguments, load_reranker, positive, share
+from prorank.cli._model import add_model_arguments, load_options, load_reranker, positive, share
+from prorank.cli._queries import add_query_arguments, chosen_queries
 from prorank.pipeline.checks import folder_writable, installed, models_known
-from prorank.pipeline.queries import Candidates, add_query_arguments, chosen_queries, hash_of
 from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from prorank.data.collection import Collection
+    from prorank.pipeline.queries import Candidates
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,12 +34,23 @@ _SALT = "calibrate:"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``prorank calibrate``."""
     add_query_arguments(parser, split="dev", candidates=20)
-    parser.add_argument("--held-out", action="store_true", help="only queries that training held out (by their ids)")
-    parser.add_argument("--min-relevance", type=positive, default=1, metavar="N", help="least judgment (default: 1)")
     parser.add_argument(
-        "--prior", type=share, metavar="SHARE", help="of relevant candidates, above 0 and below 1 (default: the data's)"
+        "--held-out", action="store_true", help="use only queries that training held out (by their ids)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="report, but leave the checkpoint as it is")
+    parser.add_argument(
+        "--min-relevance",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="lowest grade that counts as relevant (default: 1)",
+    )
+    parser.add_argument(
+        "--prior",
+        type=share,
+        metavar="SHARE",
+        help="share of relevant candidates, between 0 and 1 (default: the data's)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="report without changing the checkpoint")
     add_model_arguments(parser)
 
 
@@ -56,13 +68,13 @@ def run(args: argparse.Namespace) -> int:
     folder = checkpoint_folder(name)
     manifest = read_manifest(folder)
     if manifest is None:
-        raise ValueError(f"--model: {name} is no prorank checkpoint folder")
+        raise ValueError(f"--model: {name} is not a prorank checkpoint folder")
     if name in built_in_rerankers() and not args.dry_run:
-        raise ValueError(f"--model: {name} comes with the package and stays as it is; give --dry-run, or a folder")
+        raise ValueError(f"--model: {name} comes with the package and cannot be changed; pass --dry-run, or a folder")
     installed("scipy", extra="evaluate")
     if not args.dry_run:
         folder_writable("--model", folder)
-    models_known(args, [name])
+    models_known(load_options(args), [name])
     jobs = _jobs(args)
     reranker = load_reranker(args)
     margins, relevant, fitted_on = _scored(args, jobs, reranker)
@@ -101,6 +113,8 @@ def _scored(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Margins, whether relevant, and whether to be fitted on, of every judged query's candidates."""
     import numpy as np
+
+    from prorank.pipeline.queries import hash_of
 
     margins: list[Any] = []
     relevant: list[bool] = []

@@ -1,9 +1,9 @@
-"""Fit read-outs at early layers, so that documents far from the top may stop there (rank --cascade fast).
+"""Fit read-outs at early layers, so that documents far from the top can stop there (rank --cascade fast).
 
-The model's own layers stay as they are. States and margins of some queries' candidates are collected first; the exits
-that save most are kept, with tolerances fitted on queries that their regressions have not seen. --out is a copy of the
-model's folder with cascade.safetensors in it; what was collected waits beside it (OUT.collected) until then, so that
-the same command goes on after an interruption.
+The model's own layers do not change. The command first collects states and margins of some queries' candidates, then
+keeps the exits that save most, with tolerances fitted on queries that the regressions have not seen. --out becomes a
+copy of the model's folder with cascade.safetensors in it. Until then the collected states wait beside it
+(OUT.collected), and the same command resumes after an interruption.
 
   prorank cascade --model runs/refined/best --data DATA/msmarco-sample --split train --out runs/refined-cascade
   prorank rank --model runs/refined-cascade --cascade fast --top-k 10 --query "..." --documents passages.jsonl
@@ -17,13 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prorank.cli._model import add_model_arguments, load_reranker, positive
+from prorank.cli._model import add_model_arguments, load_options, load_reranker, positive
+from prorank.cli._queries import add_query_arguments, chosen_queries
 from prorank.pipeline.checks import folder_writable, models_known
-from prorank.pipeline.queries import Candidates, add_query_arguments, chosen_queries
 from prorank.progress import progress_bar
 
 if TYPE_CHECKING:
     from prorank.early_exit.fit import Fit, Seen
+    from prorank.pipeline.queries import Candidates
 
 __all__ = ["add_arguments", "run"]
 
@@ -36,9 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         nargs="+",
         metavar="N",
-        help="exits to choose from (default: every second layer, from a quarter to three quarters)",
+        help="layers to choose exits from (default: every second one, from a quarter to three quarters of the depth)",
     )
-    parser.add_argument("--top", type=positive, default=10, metavar="N", help="results to keep (default: %(default)s)")
+    parser.add_argument(
+        "--top", type=positive, default=10, metavar="N", help="results to preserve (default: %(default)s)"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     add_model_arguments(parser)
 
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     folder = _folder(name, Path(args.out))
     if args.top >= args.candidates:
         raise ValueError(f"--top: expected fewer than the {args.candidates} candidates, got {args.top}")
-    models_known(args, [name])
+    models_known(load_options(args), [name])
     folder_writable("--out", args.out)
     jobs = chosen_queries(args, "train")
     reranker = load_reranker(args)
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     elif isinstance(backend, NativeBackend):
         layers = backend.layers
     else:
-        raise ValueError(f"--model: {backend.name} cannot stop half way; fit on the checkpoint, or on native-int8")
+        raise ValueError(f"--model: {backend.name} cannot stop early; fit on the checkpoint, or on native-int8")
     exits = sorted(set(args.layers or range(max(layers // 4, 1), max(3 * layers // 4, 1) + 1, 2)))
     seen = _seen(args, jobs, reranker, exits)
     with progress_bar("fitting", len(exits)) as advance:
@@ -85,7 +88,9 @@ def _folder(name: str, out: Path) -> Path:
 
     folder = checkpoint_folder(name)
     if not (folder / MANIFEST).is_file():
-        raise ValueError(f"--model: {name} is no prorank checkpoint folder; save one with: prorank export --to merged")
+        raise ValueError(
+            f"--model: {name} is not a prorank checkpoint folder; save one with: prorank export --to merged"
+        )
     if out.exists():
         raise ValueError(f"--out: {out} exists; choose another name")
     return folder

@@ -1,4 +1,4 @@
-"""Compare finished evaluations by paired tests, query by query; nothing is scored anew.
+"""Compare finished evaluations with paired tests, query by query, without scoring anything again.
 
 prorank compare results/a results/b
 prorank compare results/a results/b --measure AP --against a:bm25
@@ -17,10 +17,14 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``prorank compare``."""
     parser.add_argument("results", nargs="+", metavar="DIR", help="folders that prorank evaluate wrote")
-    parser.add_argument("--measure", default="nDCG@10", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--against", metavar="SYSTEM", help="compare all with this one (default: every pair)")
-    parser.add_argument("--systems", nargs="+", metavar="SYSTEM", help="only these (default: all)")
-    parser.add_argument("--format", choices=("table", "jsonl"), help="default: table on a terminal, else jsonl")
+    parser.add_argument(
+        "--measure", default="nDCG@10", metavar="NAME", help="measure to compare (default: %(default)s)"
+    )
+    parser.add_argument("--against", metavar="SYSTEM", help="compare all systems with this one (default: every pair)")
+    parser.add_argument("--systems", nargs="+", metavar="SYSTEM", help="compare only these (default: all)")
+    parser.add_argument(
+        "--format", choices=("table", "jsonl"), help="output format (default: table on a terminal, else jsonl)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Look into a collection, convert it, take candidates and hard negatives from it, or fuse runs.
+"""Inspect a collection, convert it, mine candidates and hard negatives from it, or fuse runs.
 
 prorank data stats stdlib
 prorank data convert my-beir-folder --split test --to jsonl --out lists.jsonl
@@ -26,18 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     stats = commands.add_parser("stats", help="count documents, queries, judgments", allow_abbrev=False)
     _source(stats)
-    stats.add_argument("--format", choices=("table", "jsonl"), help="default: table on a terminal, else jsonl")
-    convert = commands.add_parser("convert", help="write a collection in another form", allow_abbrev=False)
+    stats.add_argument(
+        "--format", choices=("table", "jsonl"), help="output format (default: table on a terminal, else jsonl)"
+    )
+    convert = commands.add_parser("convert", help="write a collection in another format", allow_abbrev=False)
     _source(convert)
-    convert.add_argument("--to", required=True, choices=("beir", "trec", "jsonl"), help="the form to write")
+    convert.add_argument("--to", required=True, choices=("beir", "trec", "jsonl"), help="format to write")
     convert.add_argument("--out", required=True, metavar="PATH", help="a new folder, or a file for jsonl")
-    mine = commands.add_parser("mine", help="candidates, or lists with hard negatives", allow_abbrev=False)
+    mine = commands.add_parser("mine", help="mine candidates, or lists with hard negatives", allow_abbrev=False)
     _source(mine)
     add_mining_arguments(mine)
-    fuse = commands.add_parser("fuse", help="one run of several, by reciprocal ranks (k 60)", allow_abbrev=False)
+    fuse = commands.add_parser("fuse", help="fuse several runs by reciprocal ranks (k 60)", allow_abbrev=False)
     fuse.add_argument("runs", nargs="+", metavar="RUN", help="TREC runs, plain or .gz; the first decides ties")
-    fuse.add_argument("--top-k", type=positive, metavar="N", help="how many documents a query (default: all)")
-    fuse.add_argument("--out", required=True, metavar="FILE", help="the TREC run to write")
+    fuse.add_argument("--top-k", type=positive, metavar="N", help="documents per query (default: all)")
+    fuse.add_argument("--out", required=True, metavar="FILE", help="TREC run to write")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="BEIR or TREC folder, JSON-lines file, irds:ID, or stdlib")
-    parser.add_argument("--split", metavar="NAME", help="which judgments (stats: all of them by default)")
+    parser.add_argument("--split", metavar="NAME", help="which judgments (stats: all by default)")
 
 
 def _stats(args: argparse.Namespace) -> int:

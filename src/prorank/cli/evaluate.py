@@ -1,7 +1,7 @@
-"""Measure rerankers on a collection: ranking quality with intervals and paired tests, and what it costs.
+"""Measure rerankers on a collection: ranking quality with intervals and paired tests, and cost.
 
-The folder given by --out gets TREC run files, per-query.tsv, record.jsonl, report.md and report.html. The same command
-again continues an interrupted run.
+Writes TREC run files, per-query.tsv, record.jsonl, report.md and report.html to --out. Run the same command again to
+resume an interrupted run.
 
   prorank evaluate --data nfcorpus --split test --model warm=runs/warmup/best --model smollm2-135m --out results/nf
   prorank evaluate --data my-folder --run first-stage.trec --model DIR --baseline bi-encoder --out results/mine
@@ -11,17 +11,17 @@ again continues an interrupted run.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prorank.cli._model import add_model_arguments, load_reranker, positive
-from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.cli._flags import add_own_documents
+from prorank.cli._model import add_model_arguments, load_options, load_reranker, positive
+from prorank.pipeline.candidates import lists_of, open_collection
 from prorank.pipeline.checks import first_stage_known, folder_writable, installed, models_known, target_writable
+from prorank.progress import system_progress
 
 if TYPE_CHECKING:
     from prorank.evaluate.baselines import Baseline
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from prorank.evaluate.results import Evaluation
     from prorank.evaluate.systems import System
 
-__all__ = ["add_arguments", "add_data_arguments", "load_candidates", "named_model", "progress", "run"]
-
-_PAUSE = 60.0
-"""Seconds between two lines of progress where stderr is no terminal."""
+__all__ = ["add_arguments", "add_data_arguments", "load_candidates", "named_model", "run"]
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +46,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         default="bm25",
         metavar="NAME",
         help="bm25, bm25-padded (lists filled up with documents of score 0), dense[:MODEL], fused, or given[:NAME] for "
-        "lists of the collection's own (default: %(default)s)",
+        "the collection's own lists (default: %(default)s)",
     )
-    parser.add_argument("--run", metavar="FILE", help="a TREC run file as the first stage")
+    parser.add_argument("--run", metavar="FILE", help="use this TREC run file as the first stage")
     add_own_documents(parser)
-    parser.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates (default: %(default)s)")
+    parser.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates per query (default: 100)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,43 +60,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="[LABEL=]NAME",
-        help="a reranker or base, as everywhere, under its own name or LABEL in the table; may be given several times "
+        help="a reranker or base, shown under its own name or LABEL; repeatable "
         "(default: the built-in reranker, or none beside a --baseline)",
     )
     parser.add_argument(
         "--cascade", action="append", default=[], choices=("fast", "faster"),
-        help="every model also with documents far from the top 10 stopped early; may be given several times",
+        help="also run every model with documents far from the top 10 stopped early; repeatable",
     )  # fmt: skip
     parser.add_argument(
         "--baseline",
         action="append",
         default=[],
         metavar="KIND[:MODEL]",
-        help="a peer in the same table, may be given several times: bi-encoder[:MODEL], cross-encoder:MODEL, "
+        help="a peer in the same table; repeatable: bi-encoder[:MODEL], cross-encoder:MODEL, "
         "yes-no:MODEL, run:FILE, given:NAME, cohere|jina|voyage:MODEL[@URL], "
         "openai-pointwise|openai-listwise:MODEL[@URL]; keys come from COHERE_API_KEY, JINA_API_KEY, VOYAGE_API_KEY, "
         "OPENAI_API_KEY, or with @URL from PRORANK_PEER_KEY",
     )
-    parser.add_argument("--out", metavar="DIR", help="where the results go (default: results/COLLECTION-SPLIT)")
-    parser.add_argument("--record", metavar="FILE", help="append the record line to this file too")
+    parser.add_argument("--out", metavar="DIR", help="folder for the results (default: results/COLLECTION-SPLIT)")
+    parser.add_argument("--record", metavar="FILE", help="also append the record line to this file")
     parser.add_argument(
         "--measures",
         nargs="+",
         metavar="NAME",
-        help="measures by their ir_measures names; the first one is compared by "
+        help="ir_measures names; the first one is what systems are compared by "
         "(default: nDCG@10 RR@10 AP R@100 P@10 Judged@10)",
     )
     parser.add_argument(
-        "--min-relevance", type=positive, default=1, metavar="N", help="what binary measures call relevant (TREC DL: 2)"
+        "--min-relevance", type=positive, default=1, metavar="N", help="lowest grade that is relevant (TREC DL: 2)"
     )
-    parser.add_argument("--against", metavar="SYSTEM", help="compare with this system too, by its name in the table")
-    parser.add_argument("--max-queries", type=positive, metavar="N", help="only the first N queries (for a try)")
-    parser.add_argument("--restart", action="store_true", help="throw an interrupted or older run away")
+    parser.add_argument("--against", metavar="SYSTEM", help="also compare with this system, by its name in the table")
+    parser.add_argument("--max-queries", type=positive, metavar="N", help="use only the first N queries (for a trial)")
+    parser.add_argument("--restart", action="store_true", help="discard an interrupted or older run")
     add_model_arguments(parser, model=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the table; what is wrong with the input is said before a model is loaded."""
+    """Evaluate and print the table; report bad input before loading a model."""
     from prorank.evaluate.baselines import parse_baseline
     from prorank.evaluate.evaluation import Peer, check_against, evaluate
     from prorank.evaluate.metrics import DEFAULT_MEASURES, parse_measures
@@ -122,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     peers += [_peer(baseline, collection, args.top_k) for baseline in baselines]
     out = Path(args.out or Path("results") / "-".join(filter(None, (collection.name, collection.split))))
     folder_writable("--out", out)
-    with progress() as on_system:
+    with system_progress() as on_system:
         result = evaluate(
             collection,
             candidates,
@@ -141,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace, models: Sequence[str | None]) -> None:
-    """Everything that is named must be there before the first document is scored."""
+    """Check that everything named exists, before the first document is scored."""
     from prorank.early_exit.readouts import Cascade
     from prorank.model.checkpoint import checkpoint_folder
     from prorank.reranker import default_model
@@ -151,7 +148,7 @@ def _check(args: argparse.Namespace, models: Sequence[str | None]) -> None:
         folder_writable("--out", args.out)
     target_writable("--record", args.record)
     names = [named_model(model)[1] for model in models]
-    models_known(args, names)
+    models_known(load_options(args), names)
     for name in names if args.cascade else ():
         if args.adapter is not None or Cascade.load(checkpoint_folder(name or default_model())) is None:
             raise ValueError(f"--cascade: {name or default_model()} has no read-outs; fit them with: prorank cascade")
@@ -186,7 +183,7 @@ def load_candidates(args: argparse.Namespace) -> tuple[Any, Any, str]:
         collection,
         args.run or args.first_stage,
         args.top_k,
-        flag="--run" if args.run else "--first-stage",
+        field="run" if args.run else "first_stage",
         remedy="--first-stage dense, or a run file with --run",
     )
     return collection, candidates, _first_stage_name(args)
@@ -226,64 +223,8 @@ def _peer(baseline: Baseline, collection: Any, top_k: int) -> Peer:
     return Peer(None, (name, first_stage(source, collection, max(top_k, 1000))))
 
 
-@contextlib.contextmanager
-def progress() -> Iterator[Callable[[str, int], Callable[[int, int], None]]]:
-    """A bar a system on stderr with rate and time left; where stderr is no terminal, such a line a minute."""
-    if not sys.stderr.isatty():
-        yield _lines
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-
-        def on_system(name: str, queries: int) -> Callable[[int, int], None]:
-            task = bars.add_task(name, total=queries, rate="")
-
-            def on_query(done: int, resumed: int) -> None:
-                speed = bars.tasks[task].speed
-                rate = f"{speed:.2f} queries/s" if speed else ""
-                words = f"{rate} ({resumed} resumed)" if resumed else rate
-                bars.update(task, completed=done, rate=words)
-
-            return on_query
-
-        yield on_system
-
-
-def _lines(name: str, queries: int) -> Callable[[int, int], None]:
-    started = said = time.monotonic()
-
-    def on_query(done: int, resumed: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if done > resumed and now - said >= _PAUSE:
-            said, rate = now, (done - resumed) / (now - started)
-            left = (queries - done) / rate / 60
-            words = f"{name}: {done} of {queries} queries, {rate:.2f} queries/s, {left:.0f} min left"
-            print(words, file=sys.stderr, flush=True)
-
-    return on_query
-
-
 def _print(result: Evaluation, out: Path) -> None:
-    """The table; where the terminal is too narrow for all measures, the last ones are left to the report."""
+    """Print the table; measures that do not fit the terminal are left to the report."""
     from rich.console import Console
     from rich.table import Table
 

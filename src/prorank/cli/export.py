@@ -1,7 +1,7 @@
 """Write a checkpoint in another engine's format, then compare its scores with the checkpoint's in float32.
 
-The folder is then a model like any other (--model DIR): the backend that runs it is recognised. The parity report is
-printed and kept as DIR/parity.json.
+The folder then works like any other model (--model DIR); prorank recognises its backend. The parity report is printed
+and saved as DIR/parity.json.
 
   prorank export --to native-int8 --out runs/int8
   prorank rank --model runs/int8 --query "..." --documents passages.jsonl
@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from prorank.cli._model import add_model_arguments, positive
+from prorank.cli._model import add_model_arguments, load_options, load_reranker, positive
 from prorank.pipeline.checks import backend_runs, collection_there, folder_writable, models_known
 
 __all__ = ["add_arguments", "run"]
@@ -26,23 +26,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from prorank.export.targets import TARGETS
 
     parser.add_argument("--to", required=True, choices=TARGETS, help="format: " + ", ".join(TARGETS), metavar="FORMAT")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write; an earlier export is replaced")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write; replaces an earlier export")
     parser.add_argument(
         "--data", metavar="PATH", help="collection whose queries and BM25 candidates the parity report uses "
         "(default: the standard library's docstrings)",
     )  # fmt: skip
-    parser.add_argument("--split", metavar="NAME", help="its split (default: the only one, or test)")
+    parser.add_argument("--split", metavar="NAME", help="split of --data (default: the only one, or test)")
     parser.add_argument(
-        "--parity-queries", type=positive, default=6, metavar="N", help="queries compared (default: %(default)s)"
+        "--parity-queries", type=positive, default=6, metavar="N", help="queries to compare (default: %(default)s)"
     )
     add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load in float32, write, open what was written, compare."""
-    if args.dtype not in ("auto", "float32"):
+    """Load in float32, write, open the result, compare."""
+    if args.dtype not in (None, "auto", "float32"):
         raise ValueError(f"--dtype: an export starts from float32 weights, got {args.dtype}; --to says the precision")
-    from prorank.cli._model import load_reranker
     from prorank.export.targets import TARGETS, check_target, compare, export, parity_texts, write_parity
     from prorank.reranker import Reranker
 
@@ -50,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     check_target(args.to, Path(args.out))
     backend_runs(TARGETS[args.to].backend)  # opens what was written, for the parity report
     folder_writable("--out", args.out)
-    (manifest,) = models_known(args, [args.model])
+    (manifest,) = models_known(load_options(args), [args.model])
     if manifest is not None and manifest.backend != "torch":
-        raise ValueError(f"--model: {args.model} is an export itself; give the checkpoint it was made from")
+        raise ValueError(f"--model: {args.model} is already an export; pass the checkpoint it was made from")
     if args.data:
         collection_there("--data", args.data, args.split)
     texts = _texts(args) if args.data else parity_texts(args.parity_queries)
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(message: Warning | str, *_: Any) -> None:
+def _show(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"prorank export: warning: {message}", file=sys.stderr)
 
 

@@ -15,20 +15,20 @@ __all__ = ["COMMANDS", "build_parser", "main"]
 
 COMMANDS: dict[str, str] = {
     "rank": "rerank documents for a query",
-    "models": "built-in models, template presets, what is in the cache",
+    "models": "list built-in models, template presets and the cache",
     "evaluate": "measure rerankers on a collection, with intervals, tests and cost",
-    "compare": "paired tests between finished evaluations",
-    "analyze": "how a model understands the prompt, and how much its scores tell apart",
-    "data": "what is in a collection; convert it; mine candidates and negatives",
-    "train": "warmup, refine, evaluation and report by one command",
-    "warmup": "stage 1: teach a base the relevance prompt by GRPO",
-    "mine": "hard negatives, filtered by a model",
-    "teach": "a teacher's scores of candidates, for distillation",
+    "compare": "compare finished evaluations with paired tests",
+    "analyze": "how well a model understands the prompt, and how far apart its scores are",
+    "data": "inspect or convert a collection; mine candidates and negatives; fuse runs",
+    "train": "warm up, refine, evaluate and report in one command",
+    "warmup": "stage 1: teach a base the relevance prompt with GRPO",
+    "mine": "mine hard negatives, filtered by a model",
+    "teach": "score candidates with a teacher, for distillation",
     "refine": "stage 2: teach a model to order documents finely",
-    "calibrate": "fit what a probability means to judged candidates",
-    "cascade": "fit a read-out at an early layer, so that documents far from the top stop there",
+    "calibrate": "fit probabilities to judged candidates",
+    "cascade": "fit read-outs at early layers that stop documents far from the top",
     "export": "write a checkpoint for our own engine, OpenVINO, ONNX Runtime or llama.cpp, with a parity report",
-    "bench": "documents a second, latency, memory and the share of the machine's peak",
+    "bench": "measure documents per second, latency, memory and the share of the machine's peak",
     "serve": "rerank over HTTP, in the formats of Cohere, Jina, Voyage, TEI and vLLM, with a page",
 }
 """Command -> one-line summary; the code is in ``prorank.cli.COMMAND``."""
@@ -69,8 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         build_parser().parse_args(words[:1])  # --help, --version, or an error that lists the commands
         return 2
     command = words[0]
+    parser = None
     try:
-        args = build_parser(command).parse_args(words[1:])
+        parser = build_parser(command)
+        args = parser.parse_args(words[1:])
         return int(_module(command).run(args))
     except KeyboardInterrupt:
         print(f"\nprorank {command}: interrupted", file=sys.stderr)
@@ -81,7 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, TypeError, RuntimeError) as error:
         if os.environ.get("PRORANK_DEBUG"):
             raise
-        print(f"prorank {command}: error: {_one_line(error)}", file=sys.stderr)
+        message = _one_line(error)
+        if parser is not None:
+            from prorank.cli._flags import named_as_flag
+
+            message = named_as_flag(message, parser)
+        print(f"prorank {command}: error: {message}", file=sys.stderr)
         return 2
 
 

@@ -1,7 +1,7 @@
 """Mine hard negatives: first-stage candidates that are not relevant, far enough below the relevant ones for a model.
 
-With --model the candidates of every judged query are scored first (kept beside --out, so that an interrupted run goes
-on); a candidate that the model puts above the relevant document less a margin is taken for a false negative.
+With --model, the model scores the candidates of every judged query first and keeps the scores beside --out, so that an
+interrupted run resumes. A candidate scored above the relevant document minus a margin counts as a false negative.
 
   prorank mine --data DIR --split train --negatives 15 --out lists.jsonl
   prorank mine --data DIR --model runs/refined/best --absolute-margin 2 --out lists.jsonl
@@ -15,12 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prorank.cli._model import add_model_arguments, load_reranker, positive
-from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.cli._flags import add_own_documents
+from prorank.cli._model import add_model_arguments, load_options, load_reranker, positive
+from prorank.pipeline.candidates import lists_of, open_collection
 from prorank.pipeline.checks import first_stage_known, models_known, target_writable
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
+    from prorank.evaluate.systems import RerankerSystem
 
 __all__ = ["add_arguments", "add_mining_arguments", "mine", "run"]
 
@@ -39,14 +41,24 @@ def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say what is mined, shared with ``prorank data mine``."""
     parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="as in evaluate (default: %(default)s)")
     add_own_documents(parser)
-    parser.add_argument("--top-k", type=positive, default=100, metavar="N", help="candidates (default: %(default)s)")
-    parser.add_argument("--out", required=True, metavar="FILE", help="FILE.trec: all candidates; FILE.jsonl: lists")
-    parser.add_argument("--negatives", type=positive, default=15, metavar="N", help="for lists (default: %(default)s)")
-    parser.add_argument("--rank-from", type=positive, default=1, metavar="N", help="first rank used (default: 1)")
-    parser.add_argument("--absolute-margin", type=float, metavar="X", help="keep scores <= the relevant document's - X")
-    parser.add_argument("--relative-margin", type=float, metavar="X", help="keep scores <= (1 - X) of it")
-    parser.add_argument("--pick", choices=("top", "random"), default="top", help="which of them (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random (default: %(default)s)")
+    parser.add_argument(
+        "--top-k", type=positive, default=100, metavar="N", help="candidates per query (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="FILE.trec for all candidates, FILE.jsonl for lists"
+    )
+    parser.add_argument(
+        "--negatives", type=positive, default=15, metavar="N", help="negatives per list (default: %(default)s)"
+    )
+    parser.add_argument("--rank-from", type=positive, default=1, metavar="N", help="first rank to use (default: 1)")
+    parser.add_argument(
+        "--absolute-margin", type=float, metavar="X", help="keep scores of at most the relevant document's - X"
+    )
+    parser.add_argument("--relative-margin", type=float, metavar="X", help="keep scores of at most (1 - X) times it")
+    parser.add_argument(
+        "--pick", choices=("top", "random"), default="top", help="which negatives to take (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of --pick random (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from prorank.data.load import training_split
 
     if args.model is not None:
-        models_known(args, [args.model])
+        models_known(load_options(args), [args.model])
     split = training_split(args.data, args.split)
     return mine(args, open_collection(args.data, split, args.own_documents), model=args.model)
 
@@ -117,7 +129,7 @@ def relevant(collection: Collection, query_id: str) -> dict[str, int]:
     return {doc_id: grade for doc_id, grade in judgments.items() if grade >= 1 and doc_id in collection.documents}
 
 
-def _system(args: argparse.Namespace, model: str):  # type: ignore[no-untyped-def]
+def _system(args: argparse.Namespace, model: str) -> RerankerSystem:
     from prorank.evaluate.systems import RerankerSystem
 
     return RerankerSystem(load_reranker(args, model), instruction=args.instruction)

@@ -1,4 +1,4 @@
-"""List the models that prorank knows by name, the template presets, and what is in the cache.
+"""List the models that prorank knows by name, the template presets, and the contents of the cache.
 
 prorank models
 prorank models --format jsonl
@@ -16,11 +16,13 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``prorank models``."""
-    parser.add_argument("--format", choices=("table", "jsonl"), help="default: table on a terminal, else jsonl")
+    parser.add_argument(
+        "--format", choices=("table", "jsonl"), help="output format (default: table on a terminal, else jsonl)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one row a model, preset or cached base."""
+    """Print one row per model, preset or cached base."""
     rows = list(_rows())
     if (args.format or ("table" if sys.stdout.isatty() else "jsonl")) == "jsonl":
         for row in rows:

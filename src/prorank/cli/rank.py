@@ -1,7 +1,7 @@
 """Rerank documents for a query.
 
-Documents come from a file (.txt a passage a line, .jsonl, .tsv, .csv, .parquet), from standard input (text lines or
-JSON lines), or from a TREC run with its corpus. The result is a table on a terminal, else JSON lines.
+Documents come from a file (.txt with one passage per line, .jsonl, .tsv, .csv, .parquet), standard input (text or JSON
+lines), or a TREC run with its corpus. Prints a table on a terminal, else JSON lines.
 
   prorank rank --query "how do vaccines create immunity" --documents passages.jsonl --top-k 10
   cat passages.txt | prorank rank --query "how do vaccines create immunity"
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", metavar="FILE", help="a TREC run to rerank, instead of --documents")
     parser.add_argument("--corpus", metavar="FILE", help="the run's documents (.jsonl, .tsv, .csv, .parquet)")
     parser.add_argument("--queries", metavar="FILE", help="the run's queries (.jsonl or .tsv), instead of --query")
-    parser.add_argument("--top-k", type=positive, metavar="N", help="how many results a query (default: all)")
+    parser.add_argument("--top-k", type=positive, metavar="N", help="results per query (default: all)")
     parser.add_argument(
         "--min-score", type=_probability, metavar="P", help="leave out documents below this probability"
     )
@@ -51,14 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens-per-doc", type=positive, metavar="N", help="what lies behind is not read")
     parser.add_argument(
         "--cascade", choices=("exact", "fast", "faster"), default="exact",
-        help="stop documents early that are far from the --top-k (default there: 10); needs a model with a read-out",
+        help="stop documents far from the --top-k (then 10 by default) early; needs a model with read-outs",
     )  # fmt: skip
-    parser.add_argument("--format", choices=("table", "jsonl", "trec"), help="default: table on a terminal, else jsonl")
+    parser.add_argument(
+        "--format", choices=("table", "jsonl", "trec"), help="output format (default: table on a terminal, else jsonl)"
+    )
     parser.add_argument("--query-id", default="1", metavar="ID", help="the query's id in trec output")
     parser.add_argument("--tag", default="prorank", help="the run's name in trec output")
-    parser.add_argument("--no-text", action="store_true", help="leave the documents' texts out of jsonl output")
+    parser.add_argument("--no-text", action="store_true", help="omit the documents' texts from jsonl output")
     parser.add_argument(
-        "--server", metavar="URL", help="score there (prorank serve) and not here; its key comes from PRORANK_API_KEY"
+        "--server",
+        metavar="URL",
+        help="score on this server (prorank serve) instead; its key comes from PRORANK_API_KEY",
     )
     add_model_arguments(parser)
 
@@ -88,7 +92,7 @@ def _checked(expected: str, text: str, **thresholds: float) -> Thresholds:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read first, load the model then: a wrong path is reported at once."""
+    """Read first, then load the model: a wrong path is reported at once."""
     form = args.format or ("table" if sys.stdout.isatty() else "jsonl")
     jobs = list(_jobs(args, form))
     if args.server and args.cascade != "exact":
@@ -133,7 +137,7 @@ def _client(args: argparse.Namespace) -> Client:
     for name in _LOCAL:
         if getattr(args, name) not in (None, "auto"):
             flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag} says how to load a model here: leave it out with --server")
+            raise ValueError(f"{flag} says how to load a local model: leave it out with --server")
     return Client(args.server, api_key=os.environ.get("PRORANK_API_KEY"), model=args.model)
 
 
@@ -153,7 +157,7 @@ def _jobs(args: argparse.Namespace, form: str) -> Iterator[tuple[str, str, Seque
     if not args.query or not args.query.strip():
         raise ValueError("--query TEXT is missing or empty")
     if args.documents == "-" and sys.stdin.isatty():
-        raise ValueError("no documents: give --documents FILE, or pipe them in, a passage a line")
+        raise ValueError("no documents: give --documents FILE, or pipe them in, one passage per line")
     if form == "trec":
         _check_query_id(args.query_id)
     yield args.query_id, args.query, read_documents(args.documents, for_trec=form == "trec")

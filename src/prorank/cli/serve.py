@@ -24,13 +24,13 @@ __all__ = ["add_arguments", "run"]
 log = logging.getLogger("prorank.serve")
 
 _LIMITS: tuple[tuple[str, Callable[[str], Any], str], ...] = (
-    ("max_batch_tokens", positive, "tokens of one step, shared by requests (default: --batch-tokens)"),
-    ("max_queue_tokens", positive, "tokens waiting for a model, over which requests get 429 (default: 262144)"),
-    ("max_queue_requests", positive, "requests accepted at once, over which they get 429 (default: 256)"),
-    ("max_queue_seconds", float, "expected wait over which requests get 429 (default: 20)"),
-    ("request_timeout", float, "seconds to an answer, over which it is 503 (default: 60)"),
+    ("max_batch_tokens", positive, "tokens per step, shared by requests (default: --batch-tokens)"),
+    ("max_queue_tokens", positive, "tokens that may wait for a model; beyond that, 429 (default: 262144)"),
+    ("max_queue_requests", positive, "requests accepted at once; beyond that, 429 (default: 256)"),
+    ("max_queue_seconds", float, "longest expected wait; beyond that, 429 (default: 20)"),
+    ("request_timeout", float, "seconds to an answer; beyond that, 503 (default: 60)"),
     ("body_timeout", float, "seconds a request may take to arrive (default: 15)"),
-    ("shutdown_timeout", float, "seconds that accepted requests get after SIGTERM (default: 60)"),
+    ("shutdown_timeout", float, "seconds for accepted requests to finish after SIGTERM (default: 60)"),
     ("max_body_bytes", positive, "size of a request's body (default: 10 MiB)"),
     ("max_documents", positive, "documents in one request (default: 1000)"),
     ("max_document_chars", positive, "characters of one document (default: 100000)"),
@@ -45,32 +45,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="[NAME=]MODEL",
-        help="what to serve: built-in name, folder, hub id; again for more, each under a name, the first the default",
+        help="built-in name, folder or hub id to serve; repeatable with names, the first is the default",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on; 0 picks one (default: %(default)s)")
-    parser.add_argument("--load", choices=("first", "all"), default="first", help="models loaded at start")
-    parser.add_argument("--max-model-memory", type=float, metavar="GIB", help="memory of loaded models together")
-    parser.add_argument("--api-key-file", metavar="FILE", help="accepted keys, one a line (default: none is asked for)")
     parser.add_argument(
-        "--alias", action="append", default=[], metavar="NAME=MODEL", help="further name of a model in requests"
+        "--load", choices=("first", "all"), default="first", help="models to load at start (default: first)"
+    )
+    parser.add_argument("--max-model-memory", type=float, metavar="GIB", help="memory limit of all loaded models")
+    parser.add_argument("--api-key-file", metavar="FILE", help="accepted keys, one per line (default: no key needed)")
+    parser.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        metavar="NAME=MODEL",
+        help="another name for a model in requests; repeatable",
     )
     parser.add_argument(
         "--strict-models",
         action=argparse.BooleanOptionalAction,
-        help="refuse unknown model names (default: only where several models are served)",
+        help="refuse unknown model names (default: only with several models)",
     )
     parser.add_argument(
         "--auto-truncate",
         action="store_true",
-        help="cut texts that are too long where a text-embeddings-inference request does not say (default: 413)",
+        help="cut texts that are too long in text-embeddings-inference requests that do not say (default: 413)",
     )
-    parser.add_argument("--telemetry", action="store_true", help="OpenTelemetry spans (extra otel)")
+    parser.add_argument("--telemetry", action="store_true", help="write OpenTelemetry spans (extra otel)")
     parser.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default="info",
-        help="least severe records written to stderr; debug adds /health, /ready, /metrics (default: %(default)s)",
+        help="lowest level written to stderr; debug adds /health, /ready, /metrics (default: %(default)s)",
     )
     parser.add_argument("--ssl-certfile", metavar="FILE", help="serve HTTPS with this certificate")
     parser.add_argument("--ssl-keyfile", metavar="FILE", help="the certificate's key")
@@ -81,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT; accepted requests are finished first.
+    """Serve until SIGTERM or SIGINT; finish accepted requests first.
 
     Raises:
         ValueError: a flag's value does not fit, or the first model cannot be loaded.
@@ -118,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             models[name or source or "default"] = LazyModel(load, _folder_bytes(source))
     if not config.api_keys and args.host not in ("127.0.0.1", "localhost", "::1"):
-        log.warning("listening beyond this machine without --api-key-file: whoever reaches the port may use it")
+        log.warning("listening beyond this machine without --api-key-file: anyone who reaches the port can use it")
     app = create_app(models, config)
     tls = {"ssl_certfile": args.ssl_certfile, "ssl_keyfile": args.ssl_keyfile} if args.ssl_certfile else {}
     server = make_server(app, host=args.host, port=args.port, **tls)
@@ -169,7 +175,7 @@ def _read_keys(path: str) -> tuple[str, ...]:
     lines = [line.strip() for line in Path(path).read_text("utf-8").splitlines()]
     keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys:
-        raise ValueError(f"--api-key-file {path}: holds no key (one a line; lines starting with # are comments)")
+        raise ValueError(f"--api-key-file {path}: holds no key (one per line; lines starting with # are comments)")
     return keys
 
 

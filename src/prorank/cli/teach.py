@@ -1,7 +1,7 @@
-"""Score candidates with a teacher, for distillation: lists with scores that refine learns from (losses kl, margin_mse).
+"""Score candidates with a teacher for distillation; refine learns from the lists (losses kl, margin_mse).
 
-Several --teacher are fused by reciprocal ranks. A collection without queries gets pseudo-queries from its titles or
-first sentences. Scores are kept beside --out as they come, so that an interrupted run goes on.
+Fuses several teachers by reciprocal ranks. --pseudo-queries makes queries from titles or first sentences for a
+collection without any. Scores are kept beside --out as they come, so that an interrupted run resumes.
 
   prorank teach --data DIR --teacher dense --teacher bm25 --out lists.jsonl
   prorank teach --data DIR --teacher cross-encoder:FOLDER --first-stage fused --top-k 30 --out lists.jsonl
@@ -15,8 +15,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from prorank.cli._model import add_model_arguments, positive
-from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.cli._flags import add_own_documents
+from prorank.cli._model import add_model_arguments, load_options, positive
+from prorank.pipeline.candidates import lists_of, open_collection
 from prorank.pipeline.checks import first_stage_known, target_writable
 
 __all__ = ["add_arguments", "run"]
@@ -30,16 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="NAME", help="which queries (default: train, or the only ones)")
     parser.add_argument(
         "--teacher", action="append", required=True, metavar="SPEC",
-        help="bm25, dense[:MODEL], fused, a run file, a prorank model, or a peer as evaluate's --baseline; repeatable",
+        help="bm25, dense[:MODEL], fused, a run file, a prorank model, or a peer as in evaluate --baseline; repeatable",
     )  # fmt: skip
-    parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="whose candidates (default: %(default)s)")
-    add_own_documents(parser)
-    parser.add_argument("--top-k", type=positive, default=50, metavar="N", help="candidates (default: %(default)s)")
     parser.add_argument(
-        "--pseudo-queries", choices=("title", "first-sentence"), help="take queries out of the documents themselves"
+        "--first-stage", default="bm25", metavar="NAME", help="where candidates come from (default: %(default)s)"
     )
-    parser.add_argument("--max-queries", type=positive, metavar="N", help="only so many queries")
-    parser.add_argument("--out", required=True, metavar="FILE.jsonl", help="lists: documents, judgments, scores")
+    add_own_documents(parser)
+    parser.add_argument(
+        "--top-k", type=positive, default=50, metavar="N", help="candidates per query (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pseudo-queries", choices=("title", "first-sentence"), help="take the queries from the documents themselves"
+    )
+    parser.add_argument("--max-queries", type=positive, metavar="N", help="use at most N queries")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE.jsonl", help="where to write the lists (documents, judgments, scores)"
+    )
     add_model_arguments(parser, model=False)
 
 
@@ -57,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
 
     target_writable("--out", out)
     first_stage_known("--first-stage", args.first_stage)
+    options = load_options(args)
     for spec in args.teacher:
-        teacher_known(spec, args)
+        teacher_known(spec, options)
     split = training_split(args.data, args.split)
     collection = open_collection(args.data, split, args.own_documents)
     if args.pseudo_queries:
@@ -72,7 +80,11 @@ def run(args: argparse.Namespace) -> int:
         qrels={q: collection.qrels[q] for q in kept if q in collection.qrels},
     )
     candidates = lists_of(collection, args.first_stage, args.top_k)
-    runs = [teacher_run(spec, args, collection, candidates, out.with_suffix(".scores")) for spec in args.teacher]
+    scored = out.with_suffix(".scores")
+    runs = [
+        teacher_run(spec, collection, candidates, scored, options=options, instruction=args.instruction)
+        for spec in args.teacher
+    ]
     scores = runs[0] if len(runs) == 1 else fuse(runs)
     write_jsonl(collection, out, scores)
     documents = sum(map(len, scores.values()))

@@ -79,7 +79,7 @@ def check_spec(spec: str | Path) -> None:
             raise ValueError(f"first-stage: {spec}: there is no folder {rest}")
     elif name != "given" and not Path(spec).is_file():
         raise ValueError(
-            f"first-stage: {str(spec)!r} is no run file and none of bm25, bm25-padded, dense[:MODEL], fused, "
+            f"first-stage: {str(spec)!r} is not a run file or one of bm25, bm25-padded, dense[:MODEL], fused, "
             "given[:NAME]"
         )
 

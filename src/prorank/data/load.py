@@ -70,7 +70,7 @@ def there(path_or_name: str | Path) -> Path:
     also = (
         f", nor found in PRORANK_DATA ({folder})" if folder else "; PRORANK_DATA, a folder of collections, is not set"
     )
-    raise ValueError(f"data: {name!r} is no file, no folder, not 'stdlib' and not 'irds:ID'{also}")
+    raise ValueError(f"data: {name!r} is not a file, a folder, 'stdlib' or 'irds:ID'{also}")
 
 
 def splits_of(path_or_name: str | Path) -> list[str | None]:

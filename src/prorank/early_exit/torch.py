@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from prorank.backends.last_layer import reading
-from prorank.backends.torch import PrefixStates, TorchBackend, cache_of, label_rows, padded
+from prorank.backends.torch import PrefixStates, TorchBackend, cache_of, padded
 from prorank.types import EncodedGroup
 
 __all__ = ["HalfWay", "SplitDecoder", "TorchEarlyExit", "features"]
@@ -51,7 +51,8 @@ class SplitDecoder:
         exits: after how many layers each part but the last ends, ascending.
 
     Raises:
-        ValueError: an exit lies outside, or the model's layers are not all of one kind (sliding windows).
+        ValueError: an exit lies outside, or the model's layers are not all of one kind (sliding windows), or
+            its parts do not score as the whole.
     """
 
     def __init__(self, backend: TorchBackend, exits: Sequence[int]) -> None:
@@ -64,13 +65,13 @@ class SplitDecoder:
         if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
             raise ValueError(f"cascade: {config.model_type} has layers of several kinds, which cannot be split here")
         if not backend.shares_prefixes:
-            raise ValueError("cascade: this model's cache cannot be shared, and so it cannot be split")
+            raise ValueError("cascade: this model's prefixes cannot be shared, and so it cannot be split")
         self.backend = backend
         decoder, cuts = model.base_model, [0, *exits, layers]
         self._parts = [
             _part(decoder, decoder.layers[start:end], last=end == layers) for start, end in itertools.pairwise(cuts)
         ]
-        self._rows, self._bias = label_rows(model, backend.label_ids)
+        self._self_check()
 
     @torch.inference_mode()
     def begin(self, group: EncodedGroup) -> HalfWay:
@@ -93,7 +94,26 @@ class SplitDecoder:
         hidden, lengths = _joined(pieces)
         with reading(lengths - 1) as read:
             states = self._run(-1, pieces[0][0].past, inputs_embeds=hidden)
-        return states[read].float() @ self._rows.T + self._bias
+        return self.backend.logits_of(states[read])
+
+    @torch.inference_mode()
+    def _self_check(self) -> None:
+        """Compare the parts with the whole model on a few tokens.
+
+        A model that scales its embeddings, say, would scale the states between its parts, too.
+        """
+        ids = [self.backend.label_ids[0], self.backend.label_ids[1]]
+        group = EncodedGroup((ids * 4)[:7], [ids * 2 + ids[:1], ids], 3)
+        wanted = self.backend.label_logits(group)
+        half = self.begin(group)
+        while half.part < len(self._parts) - 1:
+            half = self.go_on([(half, range(len(group.own_ids)))])
+        got = self.finish([(half, range(len(group.own_ids)))]).cpu().numpy()
+        exact = self.backend.dtype == torch.float32
+        tolerance = (1e-3 if exact else 0.1) * max(1.0, float(np.abs(wanted).max()))
+        if not np.abs(got - wanted).max() <= tolerance and np.isfinite(wanted).all():
+            kind = self.backend.model.config.get_text_config().model_type
+            raise ValueError(f"cascade: {kind} in parts does not score as the whole model, so it cannot stop half way")
 
     def _run(self, part: int, past: PrefixStates | None, **inputs: torch.Tensor) -> torch.Tensor:
         rows, width = next(iter(inputs.values())).shape[:2]

@@ -2,7 +2,7 @@
 
 Prompts are pairs of a query with a relevant document and with a negative, balanced; expressiveness is measured on the
 candidates that a first stage gives some queries, as they are. Everything is drawn by a seed, so that base, warmed-up
-and refined models are asked the very same.
+and refined models are asked the same prompts.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class _Chat:
             choice = answer["choices"][0]
             choice["message"]["content"]
         except (KeyError, IndexError, TypeError) as error:
-            raise ServiceError(f"{self.model}: the answer is no chat completion: {error!r}") from None
+            raise ServiceError(f"{self.model}: the answer is not a chat completion: {error!r}") from None
         return choice, int((answer.get("usage") or {}).get("total_tokens") or 0)
 
     def cut(self, text: str) -> str:

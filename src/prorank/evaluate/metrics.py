@@ -67,7 +67,7 @@ def parse_measures(names: Sequence[str], min_relevance: int = 1) -> dict[str, An
         try:
             found = ir_measures.parse_measure(name)
         except (ValueError, NameError) as error:
-            raise ValueError(f"measures: {name!r} is no measure of ir_measures ({error})") from None
+            raise ValueError(f"measures: {name!r} is not a measure that ir_measures knows ({error})") from None
         if min_relevance != 1 and "rel" in found.SUPPORTED_PARAMS and "rel" not in found.params:
             found = found(rel=min_relevance)
         if name in parsed:

@@ -48,7 +48,7 @@ def append_record(path: str | Path, kind: str, payload: Mapping[str, Any]) -> di
         payload: its own fields; they may not be those that every record has.
 
     Raises:
-        ValueError: the payload is no JSON data, or uses a field of the record's own.
+        ValueError: the payload is not JSON data, or uses a field of the record's own.
     """
     record = make_record(kind, payload)
     append_line(path, record)
@@ -83,7 +83,7 @@ def make_record(kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(record, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"record: the payload is no JSON data ({error})") from None
+        raise ValueError(f"record: the payload is not JSON data ({error})") from None
     return record
 
 

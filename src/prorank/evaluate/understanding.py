@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prorank.prompt.answers import parse_answer_ids
+from prorank.prompt.measures import auc, balanced_accuracy_score
 
 __all__ = [
     "Prompted",
@@ -74,26 +75,13 @@ def accuracy(prompts: Sequence[Prompted]) -> float:
 
 def balanced_accuracy(prompts: Sequence[Prompted]) -> float:
     """(accuracy on relevant prompts + accuracy on irrelevant ones) / 2; always the same answer gives 0.5. Ours."""
-    groups = [[p for p in prompts if p.relevant == relevant] for relevant in (True, False)]
-    return _mean([accuracy(group) for group in groups if group])
+    right = [[p.answer == int(p.relevant) for p in prompts if p.relevant == relevant] for relevant in (True, False)]
+    return balanced_accuracy_score(*right)
 
 
 def positive_share(prompts: Sequence[Prompted]) -> float:
     """(answers "relevant") / (well-formed answers); 0 or 1 is a collapsed policy, 0 also where none is formed. Ours."""
     return _mean([prompt.answer == 1 for prompt in prompts if prompt.answer is not None])
-
-
-def auc(relevant: npt.ArrayLike, irrelevant: npt.ArrayLike) -> float:
-    """P(score of a relevant > score of an irrelevant) + P(equal) / 2: the area under the ROC curve; chance is 0.5.
-
-    The Mann-Whitney statistic over all pairs (Hanley and McNeil, 1982). 0.5 where a side is empty.
-    """
-    above, below = np.asarray(relevant, dtype=np.float64), np.sort(np.asarray(irrelevant, dtype=np.float64))
-    if not above.size or not below.size:
-        return 0.5
-    lower = np.searchsorted(below, above, side="left")
-    not_higher = np.searchsorted(below, above, side="right")
-    return float((lower + not_higher).sum() / (2 * above.size * below.size))
 
 
 def margin_auc(prompts: Sequence[Prompted]) -> float:

@@ -102,7 +102,7 @@ def check_target(target: str, out: Path) -> None:
     if target not in TARGETS:
         raise ValueError(f"--to: {target!r} is none of {', '.join(TARGETS)}")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())):
-        raise ValueError(f"--out: {out} exists and is no prorank folder; choose another name")
+        raise ValueError(f"--out: {out} exists and is not a prorank folder; choose another name")
     check(*_LIBRARIES.get(target, ()), extra=TARGETS[target].backend)
 
 

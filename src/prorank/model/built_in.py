@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from prorank.files import sha256_file
 
-__all__ = ["BUILT_IN", "BaseError", "BaseSpec", "fetched_file", "installed_file", "say"]
+__all__ = ["BUILT_IN", "DEFAULT_BASE", "BaseError", "BaseSpec", "fetched_file", "installed_file", "say"]
 
 
 class BaseError(ValueError):
@@ -37,8 +37,8 @@ class BaseSpec(NamedTuple):
     download_bytes: int
 
 
-BUILT_IN: dict[str, BaseSpec] = {
-    "smollm2-135m": BaseSpec(
+_BASES = (
+    BaseSpec(
         name="smollm2-135m",
         summary="SmolLM2-135M-Instruct (Q4_1), the built-in base",
         parameters=134_515_008,
@@ -50,7 +50,10 @@ BUILT_IN: dict[str, BaseSpec] = {
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         download_bytes=92_871_040,
     ),
-}
+)
+BUILT_IN: dict[str, BaseSpec] = {spec.name: spec for spec in _BASES}
+DEFAULT_BASE = _BASES[0].name
+"""The base that training and the library take where none is named."""
 
 
 def installed_file(spec: BaseSpec) -> Path | None:

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from prorank.early_exit import readouts
-from prorank.files import atomic_folder, sha256_file, write_atomic
+from prorank.files import atomic_folder, recover_folder, sha256_file, write_atomic
 from prorank.model.adapter import merge_adapter
-from prorank.model.base import BaseError, LoadedBase, load_base
+from prorank.model.base import BaseError, LoadedBase, in_precision, load_base
 from prorank.model.cross_encoder import write_cross_encoder_layout
+from prorank.prompt.encoder import DEFAULT_MAX_LENGTH
 from prorank.prompt.template import PromptTemplate, TemplateError
 
 __all__ = [
@@ -47,7 +48,7 @@ class Manifest:
 
     template: PromptTemplate
     label_ids: tuple[int, int]
-    max_length: int = 512
+    max_length: int = DEFAULT_MAX_LENGTH
     query_max_length: int | None = None
     long_documents: str = "truncate"
     kind: str = "model"
@@ -130,7 +131,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def checkpoint_folder(name: str) -> Path:
     """The folder that a name means: a built-in reranker's, else the path itself, whether it exists or not."""
-    return built_in_rerankers().get(name, Path(name).expanduser())
+    folder = built_in_rerankers().get(name, Path(name).expanduser())
+    recover_folder(folder)
+    return folder
 
 
 def built_in_rerankers() -> dict[str, Path]:
@@ -194,7 +197,7 @@ def load_checkpoint(
         last = path == adapters[-1]
         base = base._replace(model=merge_adapter(base.model, path, dtype if last else None))
     if adapters and dtype is not None:
-        base = base._replace(model=base.model.to(dtype))
+        base = base._replace(model=in_precision(base.model, dtype))
     return base, manifest
 
 
@@ -212,12 +215,15 @@ def check_base(adapter: Path, manifest: Manifest | None, base_name: str, base_sh
         )
 
 
-def save_checkpoint(folder: Path | str, model: Any, tokenizer: Any, manifest: Manifest) -> Path:
+def save_checkpoint(
+    folder: Path | str, model: Any, tokenizer: Any, manifest: Manifest, *, cascade: readouts.Cascade | None = None
+) -> Path:
     """Write a checkpoint folder, atomically; an existing one is replaced as a whole.
 
     Args:
         model: a transformers model (whole weights are written) or a peft model (its adapter alone is written).
         manifest: ``kind``, ``files``, ``created`` and ``commit`` are filled in here.
+        cascade: read-outs fitted on these very weights, to be kept beside them.
     """
     folder = Path(folder)
     kind = "adapter" if hasattr(model, "peft_config") else "model"
@@ -229,6 +235,8 @@ def save_checkpoint(folder: Path | str, model: Any, tokenizer: Any, manifest: Ma
             write_cross_encoder_layout(aside, manifest.template, manifest.label_ids, manifest.max_length)
         else:
             _name_base(aside / "adapter_config.json", manifest.base_name)
+        if cascade is not None:
+            cascade.save(aside)
         weights = {file.name: sha256_file(file) for file in sorted(aside.glob("*.safetensors"))}
         complete = replace(
             manifest,

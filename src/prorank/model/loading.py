@@ -7,34 +7,22 @@ runs it. Exported folders are opened without PyTorch and transformers.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import EarlyExit
+from prorank.files import recover_folder
 from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest
-from prorank.model.exported import BACKENDS, open_exported
-from prorank.prompt.encoder import PromptEncoder
+from prorank.model.engines import BACKENDS
+from prorank.model.exported import open_exported
+from prorank.model.options import LoadOptions
+from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
 from prorank.prompt.template import PromptTemplate
 from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend
 
 __all__ = ["LoadOptions", "Parts", "check_backend", "combined", "early_exits", "load_parts"]
-
-
-class LoadOptions(NamedTuple):
-    """Arguments of :meth:`prorank.Reranker.from_pretrained`, with its meanings; None: the checkpoint's own."""
-
-    adapter: str | None = None
-    template: str | PromptTemplate | None = None
-    backend: str = "auto"
-    device: str | None = None
-    dtype: str | None = None
-    max_length: int | None = None
-    query_max_length: int | None = None
-    long_documents: str | None = None
-    threads: int | None = None
-    local_files_only: bool = False
-    share_prefix: bool = True
 
 
 class Parts(NamedTuple):
@@ -60,6 +48,7 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
     if kind == "remote":
         return _remote(name, where, options)
     folder = Path(name).expanduser()
+    recover_folder(folder)
     manifest = read_manifest(folder) if folder.is_dir() else None
     holds = manifest.backend if manifest is not None else "torch"
     if kind not in ("auto", holds):
@@ -92,7 +81,8 @@ def check_backend(value: str) -> tuple[str, str]:
 def _torch(name: str, options: LoadOptions) -> Parts:
     import torch
 
-    from prorank.backends.torch import TorchBackend, pick_device, pick_dtype
+    from prorank.backends.devices import pick_device, pick_dtype
+    from prorank.backends.torch import TorchBackend
     from prorank.prompt.derive import resolve_template
 
     if options.threads is not None:
@@ -100,7 +90,7 @@ def _torch(name: str, options: LoadOptions) -> Parts:
     chosen = pick_device(options.device)
     base, manifest = load_checkpoint(
         name,
-        adapter=options.adapter,
+        adapter=os.fspath(options.adapter) if options.adapter is not None else None,
         dtype=pick_dtype(options.dtype, chosen),
         local_files_only=options.local_files_only,
     )
@@ -187,7 +177,7 @@ def _template(options: LoadOptions, manifest: Manifest | None) -> str | PromptTe
 def _encoder(
     tokenizer: Any, template: PromptTemplate, options: LoadOptions, manifest: Manifest | None, positions: int | None
 ) -> PromptEncoder:
-    own = (manifest.max_length if manifest else 0) or 512
+    own = (manifest.max_length if manifest else 0) or DEFAULT_MAX_LENGTH
     encoder = PromptEncoder(
         tokenizer,
         template,

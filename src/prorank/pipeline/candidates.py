@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,17 +10,7 @@ if TYPE_CHECKING:
     from prorank.data.collection import Collection, OwnDocuments
     from prorank.types import Run
 
-__all__ = ["add_own_documents", "lists_of", "open_collection"]
-
-
-def add_own_documents(parser: argparse.ArgumentParser) -> None:
-    """``--own-documents``."""
-    parser.add_argument(
-        "--own-documents",
-        choices=("keep", "drop"),
-        help="what becomes of a document that has the query's own id: a candidate like others, or left out of lists, "
-        "negatives and measures (default: drop in BEIR folders, as BEIR does, else keep)",
-    )
+__all__ = ["lists_of", "open_collection"]
 
 
 def open_collection(path: str, split: str | None, own_documents: OwnDocuments | None = None) -> Collection:
@@ -61,14 +50,14 @@ def lists_of(
     spec: str,
     top_k: int,
     *,
-    flag: str = "--first-stage",
+    field: str = "first_stage",
     remedy: str = "--first-stage dense or --first-stage RUN.trec",
     required: bool = True,
 ) -> Run:
     """The first stage's lists; a warning on stderr where queries have none.
 
     Args:
-        flag: the one that named the first stage.
+        field: the one that named the first stage.
         remedy: what may find candidates, for the messages.
         required: whether it is an error that no query has any.
 
@@ -91,7 +80,7 @@ def lists_of(
             f"({shown}); {remedy} may have some"
         )
         return run
-    message = f"{flag}: {name} has no candidates for any of the {len(ids)} queries of {collection.name}; try {remedy}"
+    message = f"{field}: {name} has no candidates for any of the {len(ids)} queries of {collection.name}; try {remedy}"
     if required:
         raise ValueError(message)
     _say(f"warning: {message}")

@@ -1,17 +1,18 @@
 """What a long command needs, looked at before it starts: names, files, folders to write, extras. Nothing is computed.
 
-Every function raises ValueError with the flag's name, or ImportError with the extra's.
+Every function raises ValueError that opens with the field (or flag) it was given, or ImportError with the extra's name.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prorank._optional import check as installed
+from prorank.model.options import LoadOptions
+from prorank.prompt.template import PromptTemplate
 
 if TYPE_CHECKING:
     from prorank.model.checkpoint import Manifest
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "backend_runs",
     "collection_there",
+    "device_there",
     "first_stage_known",
     "folder_writable",
     "installed",
@@ -26,36 +28,35 @@ __all__ = [
     "models_known",
     "target_writable",
     "template_known",
-    "training_ready",
 ]
 
 _EXTRAS = {"openvino": "openvino", "onnx": "onnxruntime", "llamacpp": "llama_cpp"}
 """Backend -> the library that runs it; the backend's name is that of the extra."""
 
 
-def folder_writable(flag: str, path: str | Path) -> None:
+def folder_writable(field: str, path: str | Path) -> None:
     """A folder that is there or can be made, and can be written to."""
     path = Path(path)
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir():
-        raise ValueError(f"{flag}: {path} cannot be a folder: {there} is a file")
+        raise ValueError(f"{field}: {path} cannot be a folder: {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{flag}: {path} cannot be written: no permission to write in {there}")
+        raise ValueError(f"{field}: {path} cannot be written: no permission to write in {there}")
 
 
-def target_writable(flag: str, path: str | Path | None) -> None:
+def target_writable(field: str, path: str | Path | None) -> None:
     """A file that can be made or written over; None is nothing to check."""
     if path is None:
         return
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{flag}: {path} is a folder; expected a file name")
+        raise ValueError(f"{field}: {path} is a folder; expected a file name")
     if path.exists() and not os.access(path, os.W_OK):
-        raise ValueError(f"{flag}: {path} cannot be written: no permission")
-    folder_writable(flag, path.absolute().parent)
+        raise ValueError(f"{field}: {path} cannot be written: no permission")
+    folder_writable(field, path.absolute().parent)
 
 
-def collection_there(flag: str, path: str, split: str | None = None) -> None:
+def collection_there(field: str, path: str, split: str | None = None) -> None:
     """A collection of this name, with this split, as far as the names of files tell."""
     from prorank.data.load import splits_of, there
 
@@ -65,23 +66,23 @@ def collection_there(flag: str, path: str, split: str | None = None) -> None:
         try:
             there(path)
         except ValueError as error:
-            raise ValueError(f"{flag}: {str(error).removeprefix('data: ')}") from None
+            raise ValueError(f"{field}: {str(error).removeprefix('data: ')}") from None
     splits = splits_of(path)
     if split is not None and splits != [None] and split not in splits:
-        raise ValueError(f"{flag}: {path} has the splits {', '.join(map(str, splits))}; {split!r} is not among them")
+        raise ValueError(f"{field}: {path} has the splits {', '.join(map(str, splits))}; {split!r} is not among them")
 
 
-def first_stage_known(flag: str, spec: str | None) -> None:
+def first_stage_known(field: str, spec: str | None) -> None:
     """The name of a first stage whose library is installed, or the path of a run; None is the default's."""
     from prorank.data.first_stage import check_spec
 
     try:
         check_spec(spec or "bm25")
     except ValueError as error:
-        raise ValueError(f"{flag}: {str(error).removeprefix('first-stage: ')}") from None
+        raise ValueError(f"{field}: {str(error).removeprefix('first-stage: ')}") from None
 
 
-def template_known(flag: str, name: str | None) -> None:
+def template_known(field: str, name: str | None) -> None:
     """A preset, or a template file that can be read."""
     if name in (None, "prorank"):
         return
@@ -90,10 +91,10 @@ def template_known(flag: str, name: str | None) -> None:
     try:
         resolve_template(name, None)
     except ValueError as error:
-        raise ValueError(f"{flag}: {error}") from None
+        raise ValueError(f"{field}: {error}") from None
 
 
-def model_known(flag: str, name: str | None) -> Manifest | None:
+def model_known(field: str, name: str | None) -> Manifest | None:
     """A model of this name: built in, a folder or a file that is there, or a hub id that answers.
 
     Returns:
@@ -117,11 +118,11 @@ def model_known(flag: str, name: str | None) -> Manifest | None:
         if not any((folder / file).is_file() for file in ("prorank.json", "adapter_config.json", "config.json")):
             raise ValueError(f"{name} holds no model (no prorank.json, adapter_config.json or config.json)")
     except ValueError as error:
-        raise ValueError(f"{flag}: {error}") from None
+        raise ValueError(f"{field}: {error}") from None
     if manifest is not None:
         backend_runs(manifest.backend)
     if manifest is not None and manifest.kind == "adapter" and manifest.base_name:
-        model_known(flag, manifest.base_name)
+        model_known(field, manifest.base_name)
     return manifest
 
 
@@ -135,34 +136,23 @@ def backend_runs(backend: str) -> None:
         compiler()
 
 
-def training_ready(options: Mapping[str, Any], out: str | Path, *modules: str) -> None:
-    """What every training command needs: an output folder, the extra, a base, a template, a device.
-
-    Args:
-        options: the command's, as ``run_options`` gives them.
-        modules: of the extra ``train``, what this command uses in the end besides accelerate and jinja2.
-    """
-    folder_writable("--out", out)
-    target_writable("--records", options.get("records"))
-    installed("accelerate", "jinja2", *modules, extra="train")
-    template_known("--template", options.get("template"))
-    model_known("--model", options.get("model"))
-    if options.get("device") not in (None, "auto", "cpu"):
-        from prorank.backends.torch import pick_device
-
-        pick_device(options["device"])
-
-
-def models_known(args: argparse.Namespace, names: Sequence[str | None], flag: str = "--model") -> list[Manifest | None]:
-    """The models, and what the flags of ``add_model_arguments`` name beside them."""
+def models_known(options: LoadOptions, names: Sequence[str | None], field: str = "model") -> list[Manifest | None]:
+    """The models, and what the options name beside them; the options' own model is not looked at."""
     from prorank.model.loading import check_backend
 
-    check_backend(args.backend)
-    template_known("--template", args.template)
-    if args.adapter is not None and not (Path(args.adapter).expanduser() / "adapter_config.json").is_file():
-        raise ValueError(f"--adapter: {args.adapter} holds no adapter_config.json (expected a peft LoRA folder)")
-    if args.device not in (None, "auto", "cpu"):
-        from prorank.backends.torch import pick_device
+    check_backend(options.backend)
+    if not isinstance(options.template, PromptTemplate):
+        template_known("template", options.template)
+    adapter = options.adapter
+    if adapter is not None and not (Path(adapter).expanduser() / "adapter_config.json").is_file():
+        raise ValueError(f"adapter: {adapter} holds no adapter_config.json (expected a peft LoRA folder)")
+    device_there(options.device)
+    return [model_known(field, name) for name in names]
 
-        pick_device(args.device)
-    return [model_known(flag, name) for name in names]
+
+def device_there(device: str | None) -> None:
+    """A device that PyTorch has."""
+    if device not in (None, "auto", "cpu"):
+        from prorank.backends.devices import pick_device
+
+        pick_device(device)

@@ -1,37 +1,35 @@
-"""Training collections as flags or recipes name them: cleaned of overlap, with candidates and teacher scores."""
+"""Training collections: cleaned of what evaluation sets share, with candidates and a teacher's scores."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from prorank.data.collection import Collection, OwnDocuments
+from prorank.data.first_stage import first_stage
+from prorank.data.load import load_collection, splits_of, training_split
+from prorank.data.overlap import find_overlap, without
 from prorank.pipeline.candidates import lists_of, open_collection
 from prorank.pipeline.checks import collection_there, first_stage_known
+from prorank.training.refine.config import RefineConfig
+from prorank.types import Run
 
 if TYPE_CHECKING:
-    from prorank.data.collection import Collection, OwnDocuments
-    from prorank.training.refine.config import RefineConfig
     from prorank.training.refine.lists import ListSource
-    from prorank.types import Run
 
 __all__ = [
-    "DatasetSpec",
-    "EvaluationSet",
-    "Prepared",
-    "datasets_there",
-    "list_source",
-    "load_dataset",
-    "load_tests",
-    "read_specs",
-]
+    "Data", "DatasetSpec", "EvaluationSet", "Prepared", "datasets_there", "list_source", "load_dataset",
+    "load_excluded", "load_tests", "specs_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One ``[[datasets]]`` table of a recipe."""
+    """One collection to train on; a ``[[datasets]]`` table of a recipe."""
 
     path: str
     """BEIR or TREC folder, JSON lines, irds:ID, or stdlib."""
@@ -49,6 +47,10 @@ class DatasetSpec:
     """At most so many lists of one query in an epoch."""
     own_documents: OwnDocuments | None = None
     """A document with the query's own id: keep or drop; default: drop in BEIR folders, else keep."""
+
+
+Data = str | os.PathLike[str] | DatasetSpec | Sequence[str | os.PathLike[str] | DatasetSpec]
+"""One collection or several, by path or with all that there is to say of them."""
 
 
 @dataclass(frozen=True)
@@ -69,49 +71,27 @@ class EvaluationSet(NamedTuple):
     """What relevance means here, as it was trained."""
 
 
-def read_specs(flags: Sequence[str] | None, file: Mapping[str, Any], common: Mapping[str, Any]) -> list[DatasetSpec]:
-    """Specs of ``--data`` flags, or else of the ``[[datasets]]`` tables, or else of ``data`` in a configuration file.
-
-    Args:
-        common: values for what a spec leaves open (from flags).
-
-    Raises:
-        ValueError: none is named, or a table has an unknown or missing field.
-    """
-    tables: list[Any] = [{"path": path} for path in flags or ()]
-    if not tables:
-        given = file.get("datasets") or file.get("data") or []
-        tables = [{"path": given}] if isinstance(given, str) else list(given)
-    if not tables:
-        raise ValueError("--data is missing: give it here, or [[datasets]] in --config")
-    known = {field.name for field in fields(DatasetSpec)}
-    specs = []
-    for number, entry in enumerate(tables, 1):
-        table = {"path": entry} if isinstance(entry, str) else entry
-        if not isinstance(table, Mapping) or not isinstance(table.get("path"), str):
-            raise ValueError(f"[[datasets]] number {number}: 'path' is missing")
-        unknown = [name for name in table if name not in known]
-        if unknown:
-            raise ValueError(
-                f"[[datasets]] number {number}: {unknown[0]!r} is no field (known: {', '.join(sorted(known))})"
-            )
-        specs.append(DatasetSpec(**{**{k: v for k, v in common.items() if v is not None}, **table}))
-    return specs
+def specs_of(data: Data, common: DatasetSpec) -> list[DatasetSpec]:
+    """All collections as specs; what ``common`` says holds for those given by their path alone."""
+    return [
+        one if isinstance(one, DatasetSpec) else replace(common, path=os.fspath(one))
+        for one in ([data] if isinstance(data, str | os.PathLike | DatasetSpec) else data)
+    ]
 
 
 def datasets_there(specs: Sequence[DatasetSpec]) -> None:
     """Every file, split and first stage that the specs name, before the first one's candidates are computed.
 
     Raises:
-        ValueError: one is not there; the message names the flag.
+        ValueError: one is not there; the message opens with the field.
         ImportError: its library is not installed.
     """
     for spec in specs:
-        collection_there("--data", spec.path, spec.split)
+        collection_there("data", spec.path, spec.split)
         if spec.first_stage is not None:
-            first_stage_known("--first-stage", spec.first_stage)
+            first_stage_known("first_stage", spec.first_stage)
         if spec.teacher is not None:
-            first_stage_known("--teacher", spec.teacher)
+            first_stage_known("teacher", spec.teacher)
 
 
 def load_dataset(
@@ -123,10 +103,6 @@ def load_dataset(
         depth: candidates a query.
         need_candidates: whether it is an error that no query has any.
     """
-    from prorank.data.first_stage import first_stage
-    from prorank.data.load import training_split
-    from prorank.data.overlap import find_overlap, without
-
     collection = open_collection(spec.path, training_split(spec.path, spec.split), spec.own_documents)
     overlap = find_overlap(collection, evaluation)
     if any(overlap):
@@ -145,15 +121,13 @@ def load_dataset(
 
 
 def load_excluded(
-    specs: Sequence[str], flag: str = "--exclude", own_documents: OwnDocuments | None = None
+    specs: Sequence[str], field: str = "exclude", own_documents: OwnDocuments | None = None
 ) -> list[Collection]:
     """Evaluation sets named as ``PATH`` (all its splits but train) or ``PATH:SPLIT``.
 
     Raises:
-        ValueError: one cannot be loaded; the message names the flag.
+        ValueError: one cannot be loaded; the message opens with field and name.
     """
-    from prorank.data.load import load_collection, splits_of
-
     found = []
     for spec in specs:
         path, split = _path_and_split(spec)
@@ -161,7 +135,7 @@ def load_excluded(
             splits = [split] if split else [s for s in splits_of(path) if s != "train"]
             found += [load_collection(path, one, own_documents=own_documents) for one in splits]
         except ValueError as error:
-            raise ValueError(f"{flag} {spec}: {error}") from None
+            raise ValueError(f"{field} {spec}: {error}") from None
     return found
 
 
@@ -181,7 +155,7 @@ def load_tests(
     return [
         EvaluationSet(collection, trained.get(_resolved(_path_and_split(spec)[0]), instruction))
         for spec in specs
-        for collection in load_excluded([spec], "--test", own_documents)
+        for collection in load_excluded([spec], "test", own_documents)
     ]
 
 

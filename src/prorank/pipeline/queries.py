@@ -1,20 +1,17 @@
-"""Some queries with their candidates, as flags ask for them: what read-outs and calibration are fitted on."""
+"""Some queries of some collections with their candidates: what read-outs and calibration are fitted on."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-from prorank.cli._model import positive
-from prorank.pipeline.candidates import add_own_documents, lists_of, open_collection
+from prorank.data.collection import Collection, OwnDocuments, pick_split
+from prorank.data.load import splits_of
+from prorank.pipeline.candidates import lists_of, open_collection
 from prorank.pipeline.checks import collection_there, first_stage_known
 
-if TYPE_CHECKING:
-    from prorank.data.collection import Collection
-
-__all__ = ["Candidates", "add_query_arguments", "chosen_queries", "hash_of"]
+__all__ = ["Candidates", "choose_queries", "hash_of"]
 
 
 class Candidates(NamedTuple):
@@ -26,63 +23,53 @@ class Candidates(NamedTuple):
 
     @property
     def query(self) -> str:
+        """The query's text."""
         return self.collection.queries[self.query_id].text
 
     @property
     def texts(self) -> list[str]:
+        """The candidates' contents."""
         return [self.collection.documents[doc_id].content for doc_id in self.doc_ids]
 
 
-def add_query_arguments(parser: argparse.ArgumentParser, *, split: str, candidates: int) -> None:
-    """``--data``, ``--split``, ``--first-stage``, ``--queries``, ``--candidates``.
-
-    Args:
-        split: the one taken where none is named.
-        candidates: default of ``--candidates``.
-    """
-    parser.add_argument("--data", required=True, action="append", metavar="PATH", help="collection; repeatable")
-    parser.add_argument("--split", metavar="NAME", help=f"which judgments (default: {split}, or the only ones)")
-    parser.add_argument("--first-stage", default="bm25", metavar="NAME", help="as in evaluate (default: %(default)s)")
-    add_own_documents(parser)
-    parser.add_argument(
-        "--queries", type=positive, default=100, metavar="N", help="of each collection (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--candidates", type=positive, default=candidates, metavar="N", help="of each query (default: %(default)s)"
-    )
-
-
-def chosen_queries(
-    args: argparse.Namespace, split: str, *, salt: str = "", accepts: Callable[[Collection, str], bool] | None = None
+def choose_queries(
+    paths: Sequence[str],
+    *,
+    split: str | None = None,
+    usual_split: str = "train",
+    first_stage: str = "bm25",
+    own_documents: OwnDocuments | None = None,
+    queries: int = 100,
+    candidates: int = 50,
+    salt: str = "",
+    accepts: Callable[[Collection, str], bool] | None = None,
 ) -> list[Candidates]:
-    """At most ``--queries`` of each collection, by the hash of salt and id; collections take turns.
+    """At most ``queries`` of each collection, by the hash of salt and id; collections take turns.
 
     Args:
-        split: the one taken where none is named and there is one of that name.
+        split: which judgments.
+        usual_split: the split taken where none is named and there is one of that name.
         accepts: whether a query may be chosen.
 
     Raises:
         ValueError: no query has candidates.
     """
-    from prorank.data.collection import pick_split
-    from prorank.data.load import splits_of
-
-    first_stage_known("--first-stage", args.first_stage)
-    for path in args.data:  # all of them, before the first one's candidates are computed
-        collection_there("--data", path, args.split)
+    first_stage_known("first_stage", first_stage)
+    for path in paths:  # all of them, before the first one's candidates are computed
+        collection_there("data", path, split)
     found = []
-    for path in args.data:
-        splits = splits_of(path)
-        wanted = args.split or (split if split in splits else None)
-        collection = open_collection(path, pick_split(path, splits, wanted), args.own_documents)
-        lists = lists_of(collection, args.first_stage, args.candidates)
+    for path in paths:
+        known = [name for name in splits_of(path) if name is not None]
+        wanted = split or (usual_split if usual_split in known else None)
+        collection = open_collection(path, pick_split(path, known, wanted) if known else wanted, own_documents)
+        lists = lists_of(collection, first_stage, candidates)
         ids = sorted((q for q in lists if lists[q]), key=lambda q: hash_of(salt + q))
         if accepts is not None:
             ids = [q for q in ids if accepts(collection, q)]
-        found.append([Candidates(collection, q, list(lists[q])) for q in ids[: args.queries]])
+        found.append([Candidates(collection, q, list(lists[q])) for q in ids[:queries]])
     chosen = list(_in_turn(found))
     if not chosen:
-        raise ValueError("--data: no query has candidates to score")
+        raise ValueError("data: no query has candidates to score")
     return chosen
 
 
@@ -91,6 +78,6 @@ def hash_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _in_turn(lists: list[list[Candidates]]) -> Iterator[Candidates]:
+def _in_turn(lists: Sequence[Sequence[Candidates]]) -> Iterator[Candidates]:
     for place in range(max(map(len, lists), default=0)):
         yield from (one[place] for one in lists if place < len(one))

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from prorank.data.collection import Collection
-    from prorank.pipeline.datasets import Prepared
-    from prorank.training.refine.config import RefineConfig
+from prorank.data.collection import Collection
+from prorank.model.options import LoadOptions
+from prorank.pipeline.datasets import Prepared
+from prorank.training.refine.config import RefineConfig
 
 __all__ = ["remined", "shortened", "split_off"]
 
 
-def remined(
-    one: Prepared, model: str, queries: int, config: RefineConfig, options: Mapping[str, Any], folder: Path
-) -> Prepared:
+def remined(one: Prepared, options: LoadOptions, queries: int, config: RefineConfig, folder: Path) -> Prepared:
     """Training candidates in the order that the model gives them now: its own mistakes come first.
 
     Args:
+        options: the model, and how to load it.
         queries: so many training queries, chosen by the hash of their ids, are scored and trained on; the held-out ones
             keep the first stage's candidates.
         config: of the block to come; candidates down to ``hard_rank_to`` are scored.
@@ -40,7 +38,7 @@ def remined(
     training = [q for q in mine if q not in held_out]
     chosen = sorted(training, key=_place)[:queries]
     listed = {q: dict(list(one.candidates[q].items())[: config.hard_rank_to]) for q in chosen}
-    reranker = Reranker.from_pretrained(model, device=options["device"], threads=options["threads"])
+    reranker = Reranker.load(options)
     reranker.encoder = with_limits(reranker.encoder, config, [one.spec.instruction])
     system = RerankerSystem(reranker, instruction=one.spec.instruction)
     scored = scored_candidates(system, _only(one.collection, chosen), listed, folder / one.collection.name)
@@ -61,8 +59,8 @@ def split_off(prepared: Sequence[Prepared], share: float) -> tuple[list[Prepared
         test = {q for q in judged if _place(q) < share}
         if len(test) < 2 or len(judged) - len(test) < 2:
             raise ValueError(
-                f"--test-share: {one.collection.name} has {len(judged)} queries with a relevant document; {share} of "
-                "them leaves too few to train or to test on; give more queries, or --test"
+                f"test_share: {one.collection.name} has {len(judged)} queries with a relevant document; {share} of "
+                "them leaves too few to train or to test on; give more queries, or a test set"
             )
         kept.append(
             replace(one, collection=_only(one.collection, [q for q in one.collection.queries if q not in test]))
@@ -85,5 +83,6 @@ def _only(collection: Collection, query_ids: Sequence[str]) -> Collection:
 
 
 def shortened(test: Collection, queries: int) -> Collection:
+    """At most so many judged queries, chosen by the hash of their ids."""
     judged = [q for q in test.queries if q in test.qrels]
     return _only(test, sorted(sorted(judged, key=_place)[:queries]))

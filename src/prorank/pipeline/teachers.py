@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from prorank.model.options import LoadOptions
+from prorank.progress import system_progress
 
 if TYPE_CHECKING:
     from prorank.data.collection import Collection
@@ -17,7 +20,15 @@ __all__ = ["scored_candidates", "teacher_known", "teacher_run"]
 _FIRST_STAGES = ("bm25", "bm25-padded", "dense", "fused", "given")
 
 
-def teacher_run(spec: str, args: argparse.Namespace, collection: Collection, candidates: Run, folder: Path) -> Run:
+def teacher_run(
+    spec: str,
+    collection: Collection,
+    candidates: Run,
+    folder: Path,
+    *,
+    options: LoadOptions | None = None,
+    instruction: str | None = None,
+) -> Run:
     """A teacher's scores of the candidates.
 
     Args:
@@ -25,6 +36,8 @@ def teacher_run(spec: str, args: argparse.Namespace, collection: Collection, can
             --baseline`` takes it (``bi-encoder``, ``cross-encoder:MODEL``, ``openai-pointwise:MODEL@URL``, ...); or a
             prorank model.
         folder: keeps the scores, so that an interrupted run goes on.
+        options: how a prorank model is loaded; its own ``model`` is not looked at.
+        instruction: what relevance means here, for a prorank model.
 
     Raises:
         ValueError: the spec is unknown.
@@ -35,36 +48,33 @@ def teacher_run(spec: str, args: argparse.Namespace, collection: Collection, can
         depth = max(1000, max(map(len, candidates.values()), default=0))
         scores = first_stage(spec, collection, depth)
         return {q: {d: scores[q][d] for d in listed if d in scores.get(q, {})} for q, listed in candidates.items()}
-    return scored_candidates(_system(spec, args), collection, candidates, folder)
+    return scored_candidates(_system(spec, options or LoadOptions(), instruction), collection, candidates, folder)
 
 
 def scored_candidates(system: System, collection: Collection, candidates: Run, folder: Path) -> Run:
     """The system's scores of every query's candidates, best first; with progress; an interrupted run goes on."""
-    from dataclasses import replace
-
-    from prorank.cli.evaluate import progress
     from prorank.evaluate.run import run_system
 
     every = {q: collection.qrels.get(q, {}) for q in collection.queries}
-    with progress() as on_system:
+    with system_progress() as on_system:
         on_query = on_system(system.name, sum(bool(candidates.get(q)) for q in every))
         outcome = run_system(system, replace(collection, qrels=every), candidates, folder, on_query=on_query)
     return outcome.run
 
 
-def teacher_known(spec: str, args: argparse.Namespace) -> None:
+def teacher_known(spec: str, options: LoadOptions) -> None:
     """Whether :func:`teacher_run` will find what the spec names, before another teacher scores for hours.
 
     Raises:
-        ValueError: it will not; the message names ``--teacher``.
+        ValueError: it will not; the message opens with ``teacher``.
         ImportError: its library is not installed.
     """
     from prorank.pipeline.checks import first_stage_known, models_known
 
     if _is_run(spec):
-        first_stage_known("--teacher", spec)
+        first_stage_known("teacher", spec)
     elif _peer(spec) is None:
-        models_known(args, [spec], "--teacher")
+        models_known(options, [spec], "teacher")
 
 
 def _is_run(spec: str) -> bool:
@@ -80,15 +90,15 @@ def _peer(spec: str) -> Callable[[], System] | None:
         return None
     baseline = parse_baseline(spec)
     if baseline.load is None:
-        raise ValueError(f"--teacher: {spec!r} is a run; name its file")
+        raise ValueError(f"teacher: {spec!r} is a run; name its file")
     return baseline.load
 
 
-def _system(spec: str, args: argparse.Namespace) -> System:
+def _system(spec: str, options: LoadOptions, instruction: str | None) -> System:
     load = _peer(spec)
     if load is not None:
         return load()
-    from prorank.cli._model import load_reranker
     from prorank.evaluate.systems import RerankerSystem
+    from prorank.reranker import Reranker
 
-    return RerankerSystem(load_reranker(args, spec), instruction=args.instruction)
+    return RerankerSystem(Reranker.load(replace(options, model=spec)), instruction=instruction)

@@ -18,7 +18,10 @@ from prorank.prompt.template import Piece, PromptTemplate, TemplateError
 from prorank.prompt.text import TextEncoder
 from prorank.types import Chunk, EncodedGroup
 
-__all__ = ["Encoded", "LongDocuments", "PromptEncoder"]
+__all__ = ["DEFAULT_MAX_LENGTH", "Encoded", "LongDocuments", "PromptEncoder"]
+
+DEFAULT_MAX_LENGTH = 512
+"""Tokens of a whole prompt where nobody says otherwise."""
 
 LongDocuments = Literal["truncate", "excerpt", "max_window"]
 
@@ -45,7 +48,7 @@ class PromptEncoder:
         tokenizer: Any,
         template: PromptTemplate,
         *,
-        max_length: int = 512,
+        max_length: int = DEFAULT_MAX_LENGTH,
         query_max_length: int | None = None,
         document_max_length: int | None = None,
         long_documents: LongDocuments = "truncate",

@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prorank.scoring import DEFAULT_BATCH_TOKENS
-from prorank.serve.jobs import Job, Margins, Part, Scored, Slice, tokens_of
+from prorank.scoring import DEFAULT_BATCH_TOKENS, Margins
+from prorank.serve.jobs import Job, Part, Scored, Slice, tokens_of
 
 if TYPE_CHECKING:
     from prorank.prompt.encoder import Encoded

@@ -1,4 +1,4 @@
-"""What can be set about a server; plain data, no behaviour."""
+"""Settings of a server; plain data, no behaviour."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ __all__ = ["ServeConfig"]
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Limits and habits of one server. Every field is a flag of ``prorank serve`` of the same name."""
+    """Limits and behaviour of one server. Every field is a flag of ``prorank serve`` with the same name."""
 
     max_batch_tokens: int | None = None
-    """Own tokens (padding counted) of one scoring step, in which requests are mixed; larger steps mean longer waits for
-    whoever comes next. None: what the model computes at the same time (its ``step_tokens``)."""
+    """Own tokens (padding counted) per scoring step, which mixes requests; larger steps make the next request wait
+    longer. None: what the model computes at once (its ``step_tokens``)."""
     max_queue_tokens: int = 262_144
-    """Tokens of all requests waiting for one model; over it a request is refused with 429."""
+    """Tokens of all requests that may wait for one model; beyond that, a request gets 429."""
     max_queue_requests: int = 256
-    """Requests accepted and not yet answered, all models together; over it 429."""
+    """Requests accepted and not yet answered, over all models; beyond that, 429."""
     max_queue_seconds: float = 20.0
-    """Expected wait, at the speed measured so far, over which a request is refused with 429."""
+    """Longest expected wait, at the speed measured so far; beyond that, a request gets 429."""
     request_timeout: float = 60.0
-    """Seconds from the whole body's arrival to the answer; over it 503."""
+    """Seconds from the arrival of the whole body to the answer; beyond that, 503."""
     body_timeout: float = 15.0
-    """Seconds a request's head, and then its body, may take to arrive; over it the connection is closed (body: 408)."""
+    """Seconds for a request's head, and then its body, to arrive; after that the connection is closed (body: 408)."""
     shutdown_timeout: float = 60.0
-    """Seconds that accepted requests get after SIGTERM."""
+    """Seconds for accepted requests to finish after SIGTERM."""
     max_body_bytes: int = 10 * 2**20
-    """Size of one request's body; over it 413."""
+    """Size limit of one request's body; beyond that, 413."""
     max_buffered_bytes: int = 256 * 2**20
-    """Bodies in memory at once, all requests together; over it 429."""
+    """Size limit of all bodies in memory at once; beyond that, 429."""
     max_documents: int = 1000
-    """Documents (or pairs) in one request; over it 413."""
+    """Documents (or pairs) in one request; beyond that, 413."""
     max_document_chars: int = 100_000
-    """Characters of one document; over it 413. (What is over the model's window is cut, or scored by windows.)"""
+    """Characters of one document; beyond that, 413. (What exceeds the model's window is cut, or scored by windows.)"""
     max_query_chars: int = 20_000
-    """Characters of a query or an instruction; over it 413."""
+    """Characters of a query or an instruction; beyond that, 413."""
     max_request_tokens: int = 262_144
-    """Tokens of one request after truncation; over it 413."""
+    """Tokens of one request after truncation; beyond that, 413."""
     max_model_bytes: int | None = None
-    """Memory of loaded models together; over it the least recently used idle model is dropped. None: no bound."""
+    """Memory limit of all loaded models; beyond it, the least recently used idle model is unloaded. None: none."""
     auto_truncate: bool = False
-    """Texts that are too long are cut where a text-embeddings-inference request does not say; otherwise 413."""
+    """Cut texts that are too long if a text-embeddings-inference request does not say; otherwise it gets 413."""
     instruction: str | None = None
-    """What relevance means where a request gives no instruction; None: the model's own default."""
+    """What relevance means if a request has no instruction; None: the model's own default."""
     api_keys: tuple[str, ...] = field(default=(), repr=False)
-    """Accepted keys; none means that no key is asked for."""
+    """Accepted keys; without any, no key is needed."""
     aliases: tuple[tuple[str, str], ...] = ()
     """(name in requests, model's name) pairs, such as ("rerank-v3.5", "default")."""
     strict_models: bool | None = None
-    """Refuse unknown model names (404). None: only where several models are served; a single model answers to any."""
+    """Refuse unknown model names (404). None: only with several models; a single model answers to any name."""
     telemetry: bool = False
     """OpenTelemetry spans (extra ``otel``); exporters are set by OpenTelemetry's own environment variables."""
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+from prorank.scoring import Margins
 
 if TYPE_CHECKING:
     from prorank.prompt.encoder import Encoded
 
-__all__ = ["Job", "Margins", "Part", "Scored", "Slice", "tokens_of"]
-
-Margins = npt.NDArray[np.float32]
+__all__ = ["Job", "Part", "Scored", "Slice", "tokens_of"]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prorank.config import config_dict, first_difference
-from prorank.files import atomic_folder, write_atomic
+from prorank.files import atomic_folder, recover_folder, write_atomic
 from prorank.training.config import TrainingConfig
 
 __all__ = ["check_output_folder", "check_same_run", "load_state", "read_progress", "save_state"]
@@ -109,6 +109,7 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     Raises:
         ValueError: there is one and it cannot be read.
     """
+    recover_folder(folder)
     path = folder / "state.json"
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The settings that both stages share, their defaults and meanings: the single source of flags, recipes and docs."""
+"""The settings that both stages share, with defaults and meanings: the single source of flags, recipes and docs."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ class TrainingConfig:
     steps: int = 150
     """Optimiser steps."""
     queries_per_step: int = 4
-    """Queries of one step, each with its documents, which share the query's prefix."""
+    """Queries per step, each with its documents, which share the query's prefix."""
     held_out: float = 0.1
-    """Share of the queries, chosen by the hash of their id, kept for evaluation."""
+    """Share of the queries held out for evaluation, chosen by a hash of their ids."""
     held_out_queries: int = 96
-    """How many of the held-out queries are asked at an evaluation."""
+    """How many held-out queries an evaluation uses."""
     document_tokens: int = 96
-    """Tokens of a document; the rest is cut."""
+    """Token limit of a document; the rest is cut."""
     long_documents: Literal["auto", "truncate", "excerpt"] = "auto"
-    """What is kept of a longer document: its beginning, or an excerpt by the query's words; auto: as the model to be
+    """What to keep of a longer document: its beginning, or an excerpt by the query's words; auto: what the model to be
     trained does. Saved with the model."""
     query_tokens: int = 48
-    """Tokens of a query; the rest is cut."""
+    """Token limit of a query; the rest is cut."""
     seed: int = 0
-    """Of prompts, sampling and initial adapters."""
+    """Seed of prompts, sampling and initial adapters."""
 
     learning_rate: float = 1e-3
-    """AdamW's, at its peak."""
+    """AdamW's peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """After the warmup steps."""
+    """Shape of the learning rate after the warmup steps."""
     warmup_steps: int = 5
-    """Steps of linear rise of the learning rate."""
+    """Steps over which the learning rate rises linearly."""
     final_share: float = 0.1
     """Learning rate at the end, as a share of the peak."""
     adam_beta2: float = 0.99
     """AdamW's second-moment decay."""
     weight_decay: float = 0.0
-    """AdamW's."""
+    """AdamW's weight decay."""
     max_grad_norm: float = 1.0
-    """Gradients are clipped to this norm."""
+    """Clip gradients to this norm."""
     full_parameters: bool = False
     """Train all weights (the reference policy is then a frozen copy) instead of LoRA."""
     lora_rank: int = 32
@@ -51,13 +51,13 @@ class TrainingConfig:
     lora_alpha: float = 32.0
     """LoRA scale: alpha / rank."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Of the base's weights and of the multiplications; adapters and optimiser are float32."""
+    """Precision of the base's weights and of multiplications; adapters and optimiser are float32."""
     eval_every: int = 50
     """Steps between evaluations on held-out queries."""
     save_every: int = 10
     """Steps between saves of the training state."""
     patience: int = 0
-    """Stop after so many evaluations without gain (0: never); warmup only once format success is 99 %."""
+    """Stop after this many evaluations without gain (0: never); in warmup, only once format success is 99 %."""
 
     def __post_init__(self) -> None:
         self._at_least_one(

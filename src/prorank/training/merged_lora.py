@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-__all__ = ["use_merged_lora"]
+__all__ = ["forget_merged", "use_merged_lora"]
 
 
 def use_merged_lora(model: Any) -> int:
@@ -27,11 +27,18 @@ def use_merged_lora(model: Any) -> int:
     """
     from peft.tuners.lora.layer import Linear
 
-    layers = [m for m in model.modules() if type(m) is Linear and _is_plain(m)]
+    layers: list[Any] = [m for m in model.modules() if type(m) is Linear and _is_plain(m)]
     for layer in layers:
         layer.forward = types.MethodType(_forward, layer)
         layer._merged_weight, layer._merged_version = None, None
     return len(layers)
+
+
+def forget_merged(model: Any) -> None:
+    """Form the merged weights anew at the next pass: under autocast they are rounded otherwise than without it."""
+    for layer in model.modules():
+        if getattr(layer, "_merged_version", None) is not None:
+            layer._merged_version = None
 
 
 def _is_plain(layer: Any) -> bool:

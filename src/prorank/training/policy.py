@@ -43,7 +43,10 @@ class Packed(NamedTuple):
 
 def pack(groups: Sequence[EncodedGroup], branches: Branches | None = None) -> Packed:
     """Lay out groups as trees; ``branches`` in the order of all prompts."""
-    rows, last, tips, branch_of = [], [], [], {}
+    rows = []
+    last: list[tuple[int, int]] = []
+    tips: list[tuple[int, int]] = []
+    branch_of: dict[tuple[int, tuple[int, ...]], int] = {}
     prompt = 0
     for row, group in enumerate(groups):
         ids, positions = list(group.prefix_ids), list(range(len(group.prefix_ids)))

@@ -1,25 +1,30 @@
-"""What a run leaves behind while it runs: JSON lines, TensorBoard scalars, one progress line."""
+"""What a run leaves behind while it runs: JSON lines, TensorBoard scalars, a progress line."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 __all__ = ["RunLog", "read_log"]
 
+_LINE_SECONDS = 30.0
+"""Without a terminal a line comes this often."""
+
 
 class RunLog:
-    """Writes ``log.jsonl`` and ``tensorboard/`` in a folder, and a progress line on stderr.
+    """Writes ``log.jsonl`` and ``tensorboard/`` in a folder, and shows on stderr how far the run is.
 
     Args:
         name: of the stage, for the progress line.
         folder: where; None writes nothing (every process but the first).
         resume_at: lines of later steps are dropped: they are about to be done again.
-        progress: show the progress line; default: where stderr is a terminal.
+        progress: show how far the run is, by a bar on a terminal, else by a line at the first step, twice a minute and
+            at the end; default: yes.
     """
 
     def __init__(
@@ -31,8 +36,12 @@ class RunLog:
         resume_at: int = 0,
         progress: bool | None = None,
     ) -> None:
-        self._name = name
-        self._file = self._writer = self._bar = self._task = None
+        self._name, self._steps, self._first = name, steps, resume_at
+        self._began, self._next_line = time.monotonic(), math.inf
+        self._file: Any = None
+        self._writer: Any = None
+        self._bar: Any = None
+        self._task: Any = None
         if folder is None:
             return
         path = folder / "log.jsonl"
@@ -47,8 +56,10 @@ class RunLog:
             pass
         else:
             self._writer = SummaryWriter(folder / "tensorboard", purge_step=resume_at + 1)
-        if progress if progress is not None else sys.stderr.isatty():
+        if progress is not False and sys.stderr.isatty():
             self._start_bar(steps, resume_at)
+        elif progress is not False:
+            self._next_line = 0.0
 
     def write(self, step: int, values: Mapping[str, Any], *, group: str = "train") -> None:
         """One line; numbers also as scalars ``group/name``."""
@@ -66,9 +77,15 @@ class RunLog:
                     self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def show(self, step: int, text: str) -> None:
-        """Move the progress line."""
+        """Move the bar, or print a line where one is due."""
+        now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=text)
+        elif now >= self._next_line or (step == self._steps and self._next_line < math.inf):
+            self._next_line = now + _LINE_SECONDS
+            left = (now - self._began) / max(step - self._first, 1) * (self._steps - step)
+            print(f"{self._name}: step {step} of {self._steps}: {text}; {_duration(left)} left", file=sys.stderr)
+            sys.stderr.flush()
 
     def say(self, text: str) -> None:
         """A line for people, above the progress line."""
@@ -98,6 +115,14 @@ class RunLog:
         )  # fmt: skip
         self._bar.start()
         self._task = self._bar.add_task(self._name, total=steps, completed=done, text="")
+
+
+def _duration(seconds: float) -> str:
+    """``45 s``, ``12 min`` or ``2 h 05 min``."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import torch
 
-from prorank.backends.torch import pick_dtype
-from prorank.model.base import LoadedBase
+from prorank.backends.devices import pick_dtype
+from prorank.model.base import LoadedBase, in_precision
 from prorank.prompt.encoder import PromptEncoder
 from prorank.training.config import TrainingConfig
 from prorank.training.memory import keep_freed_memory
@@ -111,27 +111,27 @@ def build_policy(
         keep_freed_memory()
     dtype = pick_dtype(config.precision, device)
     autocast = None if dtype == torch.float32 else dtype
-    model = base.model.to(device)
+    model: Any = base.model.to(device)
     torch.manual_seed(config.seed)
     if config.full_parameters:
-        model = model.to(torch.float32)
+        model = in_precision(model, torch.float32)
         if adapter is not None:
-            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()  # type: ignore[attr-defined]
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
         policy = Policy(model.requires_grad_(True).train(), encoder.label_ids, encoder.end_id, autocast=autocast)
         if getattr(config, "beta", 0):
             policy.keep_reference()
     else:
         if adapter is not None:
-            model = PeftModel.from_pretrained(model.to(dtype), str(adapter), is_trainable=True)
+            model = PeftModel.from_pretrained(in_precision(model, dtype), str(adapter), is_trainable=True)
         else:
             lora = LoraConfig(
                 r=config.lora_rank,
-                lora_alpha=config.lora_alpha,
+                lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # a float serves as well
                 use_rslora=getattr(config, "rslora", False),
                 target_modules="all-linear",
                 task_type="CAUSAL_LM",
-            )  # type: ignore[arg-type]
-            model = get_peft_model(model.to(dtype), lora)
+            )
+            model = get_peft_model(in_precision(model, dtype), lora)
         use_merged_lora(model)
         policy = Policy(model.train(), encoder.label_ids, encoder.end_id, autocast=autocast)
     _freeze(policy, getattr(config, "freeze_layers", 0))

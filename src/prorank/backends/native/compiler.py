@@ -1,4 +1,4 @@
-"""Compiles the C file that comes with the package, once a machine, with the compiler that is there."""
+"""Compiles the package's C file once per machine with whichever compiler is installed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
     path = cache_dir("native", f"{source.stem}-{named[:16]}.so")
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whoever comes at the same time writes the same
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # a concurrent process writes the same file
             made = Path(folder) / path.name
             _run([*command, "-shared", "-fPIC", "-o", str(made), str(source), "-lm"])
             os.replace(made, path)

@@ -16,14 +16,14 @@ TEACHER_LOSSES = ("kl", "margin_mse")
 
 @dataclass(frozen=True)
 class RefineConfig(TrainingConfig):
-    """Stage 2, fine-grained score learning. The paper publishes none of these values; all are ours (docs/refine.md)."""
+    """Stage 2, fine-grained score learning. The paper's values were not available to us; these are ours (refine.md)."""
 
     learning_rate: float = 3e-4
-    """AdamW's, at its peak."""
+    """AdamW's peak learning rate."""
     list_size: int = 8
-    """Documents of a list: one relevant document and its rivals, or a teacher's best and others."""
+    """Documents per list: one relevant document and its rivals, or a teacher's best and others."""
     hard_negatives: int = 5
-    """How many of a list's rivals come from the candidates, the rest being random passages, at the end of the ramp."""
+    """How many of a list's rivals come from the candidates at the end of the ramp; the rest are random passages."""
     hard_ramp: float = 0.3
     """Share of the steps over which the number of hard rivals grows from 0 (0: all from the start)."""
     hard_rank_from: int = 1
@@ -31,9 +31,9 @@ class RefineConfig(TrainingConfig):
     hard_rank_to: int = 50
     """Last rank of the candidates that rivals are drawn from."""
     positive_rank_to: int = 0
-    """Last rank of the candidates that relevant documents are drawn from (0: they need not be candidates at all). A
-    reranker never sees what the first stage did not find; a relevant document without a word of the query, set against
-    rivals that have them all, teaches it to dislike the query's words."""
+    """Last rank of the candidates that relevant documents are drawn from (0: they need not be candidates). A reranker
+    never sees what the first stage did not find, and a relevant document without the query's words, set against rivals
+    that have them all, teaches it to dislike those words."""
     false_negative_margin: float | None = None
     """Leave out unjudged candidates that a teacher scores above the relevant document's score minus this."""
     relevance_threshold: int = 1
@@ -43,22 +43,22 @@ class RefineConfig(TrainingConfig):
     """Losses as name=weight: softmax, bce, balanced_bce, ranknet, lambda, listnet on judgments; kl, margin_mse on a
     teacher's scores."""
     temperature: float = 1.0
-    """Of softmax."""
+    """Temperature of softmax."""
     teacher_temperature: float = 0.5
-    """Of kl: divides the teacher's scores."""
+    """Temperature of kl; divides the teacher's scores."""
     teacher_normalise: bool = True
-    """Bring a teacher's scores to mean 0 and deviation 1 within a query's candidates."""
+    """Scale a teacher's scores to mean 0 and deviation 1 within a query's candidates."""
     format_cost: float = 0.0
-    """Weight of -log(probability of the two label words), so that stage 1's answer format is kept."""
+    """Weight of -log(probability of the two label words), which preserves stage 1's answer format."""
 
     mixture_alpha: float = 0.5
     """Datasets are drawn with probability weight * lists ** alpha: 1 in proportion to size, 0 by weight alone."""
     share_prefix: bool = True
     """Compute a query's prefix once for its list, forward and backward; False only to compare."""
     forward_tokens: int = 8192
-    """Tokens in one forward and backward pass; longer lists go in parts with cached gradients, to the same result."""
+    """Tokens in one forward and backward pass; longer lists are split, with cached gradients and the same result."""
     freeze_layers: int = 0
-    """Leave so many of the lowest layers as they are."""
+    """Freeze this many of the lowest layers."""
     rslora: bool = False
     """Scale LoRA by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)."""
     lora_plus_ratio: float = 1.0
@@ -82,7 +82,7 @@ class RefineConfig(TrainingConfig):
 
     @property
     def depth(self) -> int:
-        """Candidates that a query needs."""
+        """How many candidates a query needs."""
         return max(self.hard_rank_to, self.positive_rank_to)
 
     def loss_weights(self) -> dict[str, float]:

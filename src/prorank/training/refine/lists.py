@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prorank.data.collection import Collection
+from prorank.training.epochs import epoch_place
 from prorank.training.held_out import is_held_out
 from prorank.training.refine.config import RefineConfig
 from prorank.types import Run
@@ -122,11 +123,9 @@ class ListSource:
         Args:
             hard: how many rivals come from the candidates.
         """
-        epoch, place = divmod(number, len(self._epoch))
-        order = list(range(len(self._epoch)))
-        random.Random(f"{self.config.seed}:{self.collection.name}:epoch:{epoch}").shuffle(order)
-        query_id, positive = self._epoch[order[place]]
-        rng = random.Random(f"{self.config.seed}:{self.collection.name}:draw:{number}")
+        seed = f"{self.config.seed}:{self.collection.name}"
+        query_id, positive = self._epoch[epoch_place(number, len(self._epoch), seed)]
+        rng = random.Random(f"{seed}:draw:{number}")
         chosen = [positive] if positive is not None else []
         window = self._window(query_id, positive)
         if positive is None:  # unlabelled: the teacher orders what the candidates hold
@@ -164,7 +163,8 @@ class ListSource:
         ]
 
     def _random(self, query_id: str, count: int, rng: random.Random, taken: Sequence[str]) -> list[str]:
-        grades, used, chosen = self._grades.get(query_id, {}), set(taken), []
+        grades, used = self._grades.get(query_id, {}), set(taken)
+        chosen: list[str] = []
         if query_id in self.collection.own_documents:
             used.add(query_id)
         for _ in range(100 * (count + 1)):
@@ -214,7 +214,7 @@ class Mixture:
 
     def draw(self, number: int, hard: int) -> RankingList:
         """Draw ``number`` of the run (from 0)."""
-        return self.sources[self._source[number]].draw(int(self._number[number]), hard)
+        return self.sources[int(self._source[number])].draw(int(self._number[number]), hard)
 
 
 def _scaled(scores: Mapping[str, float], normalise: bool) -> dict[str, float]:

@@ -99,9 +99,7 @@ def _ragged_attention(
     if ragged is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        return sdpa_attention_forward(  # type: ignore[no-any-return]
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
-        )
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
     heads, tokens, size = query.shape[1:]
     key_heads = key.shape[1]
     # Heads that share a key stand in one dimension, over which the key is repeated without a copy.

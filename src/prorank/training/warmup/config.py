@@ -12,40 +12,40 @@ __all__ = ["WarmupConfig"]
 
 @dataclass(frozen=True)
 class WarmupConfig(TrainingConfig):
-    """Stage 1, prompt warmup by GRPO. The paper publishes none of these values; all are ours (see docs/warmup.md)."""
+    """Stage 1, prompt warmup by GRPO. The paper's values were not available to us; these are ours (warmup.md)."""
 
     negatives: int = 3
-    """Negatives a query, random and hard together."""
+    """Negatives per query, random and hard together."""
     hard_negatives: int = 0
     """How many of them come from the first stage instead of the whole corpus, once hard_start is reached."""
     hard_start: float = 0.5
-    """Share of the steps with random (easy) negatives only, before hard ones come in."""
+    """Share of the steps that use only random (easy) negatives."""
     hard_rank_from: int = 3
-    """First rank (from 1) of the first stage's list hard negatives are drawn from: the top holds unjudged positives."""
+    """First rank (from 1) of the first stage that hard negatives are drawn from; the top holds unjudged positives."""
     hard_rank_to: int = 40
     """Last rank that hard negatives are drawn from."""
     relevance_threshold: int | None = None
-    """Judgments of at least this are relevant; needed where judgments are graded above 1."""
+    """Judgments of at least this are relevant; required if grades go above 1."""
 
     objective: Literal["grpo", "exact", "supervised"] = "grpo"
-    """grpo samples; exact takes the gradient of the expected reward over the finite output set; supervised is
+    """grpo samples; exact uses the gradient of the expected reward over the finite output set; supervised uses
     cross-entropy on the label word and the end of the turn."""
     group_size: int = 64
-    """Completions sampled for each prompt (G); identical ones are computed once, so that more cost nothing."""
+    """Completions sampled per prompt (G); identical ones are computed once, so more are nearly free."""
     max_completion_tokens: int = 2
     """Longest completion: the label word and the end of the turn."""
     temperature: float = 1.0
-    """Of sampling."""
+    """Sampling temperature."""
     top_p: float = 1.0
     """Sample from the smallest set of tokens with this probability."""
     format_weight: float = 1.0
-    """Weight of the format reward (0: relevance alone)."""
+    """Weight of the format reward (0: relevance only)."""
     relevance_weight: float = 1.0
-    """Weight of the relevance reward (0: format alone)."""
+    """Weight of the relevance reward (0: format only)."""
     extra_rewards: tuple[str, ...] = ()
     """Further rewards as package.module:function=weight."""
     normalise: Literal["apart", "sum"] = "apart"
-    """Rewards normalised each by itself and then summed, or summed and then normalised."""
+    """apart: normalise each reward, then sum; sum: sum the rewards, then normalise."""
     scale_rewards: bool = True
     """Divide advantages by the group's standard deviation (not in dr_grpo)."""
     loss_type: Literal["grpo", "dapo", "dr_grpo"] = "grpo"
@@ -55,30 +55,30 @@ class WarmupConfig(TrainingConfig):
     clip_high: float = 0.2
     """Upper end of the clip: 1 + clip_high."""
     beta: float = 0.0
-    """Weight of the KL divergence to the reference policy (the base); not 0 costs a further forward pass."""
+    """Weight of the KL divergence to the reference policy (the base); above 0 it costs another forward pass."""
     updates_per_rollout: int = 1
     """Optimiser steps on the same completions; 1 is on-policy and needs no second forward pass."""
     refill_rounds: int = 1
     """How often queries without any reward variance are replaced by fresh ones within a step."""
     balance: bool = True
-    """Let the positives and the negatives of a query weigh the same."""
+    """Give a query's positives and negatives the same weight."""
     prior: Literal["running", "query", "none"] = "running"
-    """Which mean margin is taken out of the label logits before sampling: a running one, the query's own, none."""
+    """Mean margin to subtract from the label logits before sampling: a running one, the query's own, or none."""
     prior_decay: float = 0.5
-    """Of the running mean, a step."""
+    """Decay of the running mean per step."""
     prior_end: float = 0.5
     """Share of the steps after which the correction has faded (linearly) to nothing."""
     margin_cost: float = 0.1
-    """Weight of half the squared mean margin of a query's prompts, positives and negatives weighing the same."""
+    """Weight of half the squared mean margin of a query's prompts; positives and negatives weigh the same."""
     entropy_bonus: float = 0.0
     """Weight of the entropy of the first token."""
 
     queries_per_forward: int = 1
-    """Queries computed at once; the rest of a step accumulates. The result does not depend on it."""
+    """Queries per forward pass; a step accumulates over several. The result does not depend on it."""
     collapse_steps: int = 20
-    """Report collapse when all greedy answers of so many steps in a row were the same."""
+    """Report collapse when all greedy answers of this many steps in a row are the same."""
     on_collapse: Literal["report", "stop"] = "report"
-    """What to do then."""
+    """What to do on collapse."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

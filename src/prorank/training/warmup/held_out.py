@@ -15,15 +15,13 @@ import torch
 import torch.nn.functional as F
 
 from prorank.files import write_atomic
+from prorank.prompt.answers import parse_answer_ids
+from prorank.prompt.measures import auc, balanced_accuracy_score
 from prorank.training.policy import Policy, pack
-from prorank.training.warmup.learner import greedy_answers
 from prorank.training.warmup.prompts import QueryPrompts
 from prorank.types import EncodedGroup
 
-__all__ = [
-    "HeldOutAnswers", "ask", "auc", "balanced_accuracy", "divergence", "intervals", "read_answers", "summary",
-    "write_answers",
-]  # fmt: skip
+__all__ = ["HeldOutAnswers", "ask", "divergence", "intervals", "read_answers", "summary", "write_answers"]
 
 
 class HeldOutAnswers(NamedTuple):
@@ -42,14 +40,34 @@ def ask(
     policy: Policy, prompts: Sequence[QueryPrompts], encode: Callable[[QueryPrompts], EncodedGroup]
 ) -> HeldOutAnswers:
     """Greedy answers and margins of every pair."""
-    query, kind, margin, answer = [], [], [], []
+    query: list[int] = []
+    kind: list[str] = []
+    margin: list[float] = []
+    answer: list[int] = []
     for index, item in enumerate(prompts):
-        margins, answers = greedy_answers(policy, encode(item))
+        margins, answers = _answers_of(policy, encode(item))
         query += [index] * len(margins)
         kind += item.kinds
         margin += margins
-        answer += [-1 if a is None else a for a in answers]
+        answer += answers
     return HeldOutAnswers(np.array(query), np.array(kind), np.array(margin, dtype=np.float32), np.array(answer))
+
+
+@torch.no_grad()
+def _answers_of(policy: Policy, group: EncodedGroup) -> tuple[list[float], list[int]]:
+    """Margins and greedy answers (-1: malformed) of one query's documents: two tokens, by one forward pass.
+
+    No answer other than a label word and the end of the turn is well-formed, so no other continuation is looked at.
+    """
+    labels = policy.label_ids
+    first, branch = policy.logits(pack([group], [[(labels[0],), (labels[1],)]] * len(group.own_ids)))
+    after = branch.argmax(-1).view(-1, 2).tolist()
+    answers = []
+    for row, token in enumerate(first.argmax(-1).tolist()):
+        completion = [token, after[row][labels.index(token)]] if token in labels else [token]
+        answer = parse_answer_ids(completion, labels, policy.end_id)
+        answers.append(-1 if answer is None else answer)
+    return (first[:, labels[1]] - first[:, labels[0]]).tolist(), answers
 
 
 @torch.no_grad()
@@ -67,21 +85,6 @@ def divergence(
     return float(np.mean(found))
 
 
-def auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Probability that a positive's margin is above a negative's, ties half (Mann-Whitney)."""
-    if not len(positive) or not len(negative):
-        return float("nan")
-    difference = positive[:, None] - negative[None, :]
-    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
-
-
-def balanced_accuracy(positive_answers: np.ndarray, negative_answers: np.ndarray) -> float:
-    """Mean of the shares of positives answered 1 and of negatives answered 0; a malformed answer is wrong."""
-    if not len(positive_answers) or not len(negative_answers):
-        return float("nan")
-    return float(((positive_answers == 1).mean() + (negative_answers == 0).mean()) / 2)
-
-
 def summary(found: HeldOutAnswers) -> dict[str, float]:
     """Format success, share of each answer, and per kind of negative balanced accuracy and AUC."""
     positive = found.kind == "positive"
@@ -95,7 +98,9 @@ def summary(found: HeldOutAnswers) -> dict[str, float]:
     for kind in ("random", "hard"):
         negative = found.kind == kind
         if negative.any():
-            result[f"balanced_accuracy_{kind}"] = balanced_accuracy(found.answer[positive], found.answer[negative])
+            result[f"balanced_accuracy_{kind}"] = balanced_accuracy_score(
+                found.answer[positive] == 1, found.answer[negative] == 0
+            )
             result[f"auc_{kind}"] = auc(found.margin[positive], found.margin[negative])
             result[f"margin_{kind}"] = float(found.margin[negative].mean())
     return result

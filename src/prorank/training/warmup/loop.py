@@ -17,33 +17,48 @@ It knows no evaluation: what to measure on the way comes in as ``on_eval``. Run 
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from prorank.config import config_dict
+import torch
+
 from prorank.model.base import LoadedBase
-from prorank.model.checkpoint import Manifest, save_checkpoint
 from prorank.prompt.encoder import PromptEncoder
-from prorank.training.checkpoint import check_output_folder, check_same_run, load_state, read_progress, save_state
-from prorank.training.optimise import build_optimiser
+from prorank.training.optimise import apply_gradients, learning_rate_at, summed
 from prorank.training.policy import Policy, check_packing
-from prorank.training.runlog import RunLog
+from prorank.training.session import RunState, Session
 from prorank.training.setup import build_policy, reading_as, training_encoder
-from prorank.training.stopping import StopSignal
 from prorank.training.warmup.config import WarmupConfig
+from prorank.training.warmup.counts import COUNTS, counted, means, vector
 from prorank.training.warmup.held_out import HeldOutAnswers, ask, divergence, read_answers, summary, write_answers
-from prorank.training.warmup.learner import Learner
-from prorank.training.warmup.prompts import PromptSampler
+from prorank.training.warmup.learner import Kept, Learner
+from prorank.training.warmup.prompts import PromptSampler, QueryPrompts
 from prorank.training.warmup.rewards import resolve_rewards
-from prorank.training.warmup.step import State, train_step
+from prorank.types import EncodedGroup
 
-__all__ = ["WarmupResult", "warmup"]
-
+__all__ = ["WarmupResult", "WarmupState", "train_step", "warmup"]
 
 _KL_QUERIES = 16  # held-out queries that the KL to the base is measured on
+_SHOWN = (
+    ("reward", "reward"), ("format", "format_success"), ("accuracy", "accuracy"), ("kl", "kl"),
+    ("entropy", "entropy"), ("zero-var", "zero_variance"), ("prompts/s", "prompts_per_second"),
+)  # fmt: skip
+"""The progress line: what a person watches."""
+
+
+@dataclass
+class WarmupState(RunState):
+    """What the loop carries from step to step besides weights."""
+
+    draw: int = 0
+    """Number of the next draw."""
+    prior: float | None = None
+    """Running mean margin."""
+    prompts: int = 0
+    same: int = 0
+    """Steps in a row with one single greedy answer."""
 
 
 class WarmupResult(NamedTuple):
@@ -91,121 +106,142 @@ def warmup(
     encode = training_encoder(encoder, base.model, config, answer_tokens=config.max_completion_tokens)
     held_out = sampler.held_out(config.held_out_queries)
     accelerator = Accelerator(cpu=device == "cpu")
-    main = accelerator.is_main_process
     policy = build_policy(base, encoder, config, accelerator.device)
-    parameters = policy.parameters()
-    if main:
-        check_output_folder(out, bytes_needed=40 * sum(p.numel() for _, p in parameters) + (64 << 20))
-        check_same_run(out, "warmup", config, base.sha256)
-    accelerator.wait_for_everyone()
-    optimiser = build_optimiser(policy, config)
+    session = Session(
+        "warmup", policy, encoder, config, out, WarmupState(), accelerator=accelerator, base=base,
+        base_name=base_name, shown=_SHOWN, progress=progress,
+    )  # fmt: skip
     check_packing(policy, encode(held_out[0]))
     learner = Learner(policy, config, rewards, lambda ids: encoder.tokenizer.decode(ids, skip_special_tokens=True))
-    manifest = Manifest(
-        encoder.template, encoder.label_ids, max_length=encoder.max_length, long_documents=encoder.long_documents,
-        base_name=base_name, base_sha256=base.sha256, stage="warmup", config={"warmup": config_dict(config)},
-    )  # fmt: skip
-
-    state: State = {
-        "step": 0,
-        "draw": 0,
-        "prior": None,
-        "seconds": 0.0,
-        "prompts": 0,
-        "best": None,
-        "stale": 0,
-        "same": 0,
-    }
-    if read_progress(out / "state") is not None:
-        saved = load_state(out / "state", parameters, optimiser)
-        state = {name: saved[name] for name in state}  # type: ignore[assignment]
-    log = RunLog(out if main else None, config.steps, resume_at=state["step"], progress=progress)
+    state = session.state
     after: HeldOutAnswers | None = None
-    known: dict[str, float] = {}  # measured at evaluations, shown on the progress line
+    kl: dict[str, float] = {}  # measured at evaluations, shown on the progress line
 
-    def evaluate(step: int) -> tuple[HeldOutAnswers, dict[str, float]]:
+    def measured() -> tuple[HeldOutAnswers, dict[str, float]]:
         policy.model.eval()
         found = ask(policy, held_out, encode)
-        values = {**summary(found), **(on_eval(policy, step) if on_eval is not None else {})}
+        values = {**summary(found), **(on_eval(policy, state.step) if on_eval is not None else {})}
         if policy.has_reference:
-            values["kl"] = known["kl"] = divergence(policy, held_out[:_KL_QUERIES], encode)
+            values["kl"] = divergence(policy, held_out[:_KL_QUERIES], encode)
         policy.model.train()
-        log.write(step, values, group="held_out")
-        log.say(f"step {step}: held out: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
         return found, values
 
-    def save() -> None:
-        if main:
-            save_state(out / "state", parameters, optimiser, {**state, "config": config_dict(config)})
-            save_checkpoint(out / "last", policy.model, encoder.tokenizer, manifest)
-        accelerator.wait_for_everyone()
-
-    stopped = "finished"
-    with StopSignal() as stop, contextlib.closing(log):
+    with session:
         policy.model.train()
-        if state["step"] == 0:
-            found, _ = evaluate(0)
-            if main:
-                write_answers(out / "before.json", found)
-        while state["step"] < config.steps and stopped == "finished":
-            started = time.monotonic()
-            values = train_step(accelerator, learner, sampler, encode, optimiser, state)
-            step = state["step"]
-            state["seconds"] += time.monotonic() - started
-            values["prompts_per_second"] = state["prompts"] / max(state["seconds"], 1e-9)
-            log.write(step, values)
-            log.show(step, _line({**values, **known}))
+        if state.step == 0:
+            before, values = session.from_first(measured)
+            session.log_held_out(values)
+            if session.main:
+                write_answers(out / "before.json", before)
+        for _ in session.steps():
+            values = train_step(accelerator, learner, sampler, encode, session.optimiser, state)
+            session.log(values, kl, prompts=state.prompts)
             if _collapsed(state, values, config):
-                log.say(
-                    f"step {step}: collapse: all greedy answers of {config.collapse_steps} steps were the same; try a "
-                    "larger --warmup.margin_cost, a smaller --warmup.learning_rate, or more --warmup.queries_per_step"
+                session.say(
+                    f"collapse: all greedy answers of {config.collapse_steps} steps were the same; try a larger "
+                    "--warmup.margin_cost, a smaller --warmup.learning_rate, or more --warmup.queries_per_step"
                 )
-                stopped = "collapsed" if config.on_collapse == "stop" else stopped
-            if step % config.eval_every == 0 or step == config.steps or stopped == "collapsed":
-                after, values = evaluate(step)
-                if _improved(state, values):
-                    if main:
-                        save_checkpoint(out / "best", policy.model, encoder.tokenizer, manifest)
-                elif config.patience and state["stale"] >= config.patience and values["format_success"] >= 0.99:
-                    stopped = "settled"
-            if step % config.save_every == 0 or step == config.steps or stopped != "finished" or stop.asked:
-                save()
-            if stop.asked and step < config.steps:
-                message = f"stopped after step {step}; the same command goes on from there"
-                log.say(message)
-                raise KeyboardInterrupt(message)
+                if config.on_collapse == "stop":
+                    session.stop("collapsed")
+            if session.evaluation_due:
+                after, values = session.from_first(measured)
+                session.log_held_out(values)
+                kl = {name: value for name, value in values.items() if name == "kl"}
+                session.keep_best(_score(values), least_gain=1e-3)
+                if session.settled and values["format_success"] >= 0.99:
+                    session.stop("settled")
         if after is None:
-            after, _ = evaluate(state["step"])
-    before = read_answers(out / "before.json")
+            after, values = session.from_first(measured)
+            session.log_held_out(values)
     return WarmupResult(
-        out / "best", out / "last", state["step"], state["seconds"], state["prompts"], stopped, before, after
+        out / "best", out / "last", state.step, state.seconds, state.prompts, session.stopped,
+        read_answers(out / "before.json"), after,
+    )  # fmt: skip
+
+
+def train_step(
+    accelerator: Any,
+    learner: Learner,
+    sampler: PromptSampler,
+    encode: Callable[[QueryPrompts], EncodedGroup],
+    optimiser: torch.optim.Optimizer,
+    state: WarmupState,
+) -> dict[str, float]:
+    """One step: rollout, reward, advantage, loss, update. Advances ``state``; returns what is logged."""
+    config, step = learner.config, state.step + 1
+    strength, hard = prior_strength_at(step, config), step > config.hard_start * config.steps
+    counts = vector({})
+    loss_sum, normaliser, kept = 0.0, 0.0, list[Kept]()
+    missing = config.queries_per_step
+    for _ in range(config.refill_rounds + 1):
+        first, state.draw = state.draw, state.draw + missing
+        mine = range(first, state.draw)[accelerator.process_index :: accelerator.num_processes]
+        drawn = vector({})
+        for start in range(0, len(mine), config.queries_per_forward):
+            numbers = mine[start : start + config.queries_per_forward]
+            prompts = [sampler.draw(number, hard=hard) for number in numbers]
+            batch = learner.batch(prompts, [encode(p) for p in prompts])
+            seeds = [
+                f"{config.seed}:{n}:{i}" for n, p in zip(numbers, prompts, strict=True) for i in range(len(p.labels))
+            ]
+
+            rollout = learner.rollout(batch, seeds, state.prior, strength)
+            rewards = learner.reward(batch, rollout)
+            advantage = learner.advantage(batch, rollout, rewards)
+            drawn += counted(learner, batch, rollout, rewards, advantage)
+            if not advantage.live.any():
+                continue
+            reference = learner.reference(batch, rollout)
+            loss = learner.loss(batch, rollout, advantage, reference)
+            loss.total.backward()
+
+            loss_sum, normaliser = loss_sum + float(loss.total.detach()), normaliser + float(loss.normaliser)
+            drawn += vector(loss.diagnostics)
+            if config.updates_per_rollout > 1:
+                kept.append(learner.keep(batch, rollout, advantage, reference))
+        drawn = summed(accelerator, drawn)
+        counts += drawn
+        missing -= int(drawn[COUNTS.index("informative")])
+        if missing <= 0:
+            break
+    rate = learning_rate_at(step, config)
+    norm, loss_mean = apply_gradients(
+        accelerator, learner.policy, optimiser, rate, normaliser, loss_sum, config.max_grad_norm
     )
+    for _ in range(config.updates_per_rollout - 1):  # off policy: the clipped ratio is no longer 1
+        loss_sum, normaliser = 0.0, 0.0
+        for one in kept:
+            loss = learner.again(one)
+            loss.total.backward()
+            loss_sum, normaliser = loss_sum + float(loss.total.detach()), normaliser + float(loss.normaliser)
+        apply_gradients(accelerator, learner.policy, optimiser, rate, normaliser, loss_sum, config.max_grad_norm)
+
+    values = means(counts, config)
+    before, decay = state.prior, config.prior_decay
+    state.prior = values["margin"] if before is None else decay * before + (1 - decay) * values["margin"]
+    state.step, state.prompts = step, state.prompts + int(values["prompts"])
+    measured = {"loss": loss_mean, "gradient_norm": norm, "learning_rate": rate, "prior": strength * state.prior}
+    return {**values, **measured}
 
 
-def _collapsed(state: State, values: Mapping[str, float], config: WarmupConfig) -> bool:
+def prior_strength_at(step: int, config: WarmupConfig) -> float:
+    """How much of the prior is taken out at a step (from 1): from 1, linearly to 0 at ``prior_end`` of all steps."""
+    if config.prior == "none" or config.prior_end == 0:
+        return 0.0
+    return max(0.0, 1 - (step - 1) / (config.prior_end * config.steps))
+
+
+def _collapsed(state: WarmupState, values: Mapping[str, float], config: WarmupConfig) -> bool:
     """Whether just now ``collapse_steps`` steps in a row gave one and the same answer to every prompt.
 
     No greedy 1 at all means a collapse to 0 only where answers are well-formed: a base answers neither.
     """
     one = values["answers_one"]
     single = one == 1 or (one == 0 and values["format_success"] > 0.5)
-    state["same"] = state["same"] + 1 if single else 0
-    return state["same"] == config.collapse_steps
+    state.same = state.same + 1 if single else 0
+    return state.same == config.collapse_steps
 
 
-def _improved(state: State, values: Mapping[str, float]) -> bool:
-    """Whether the held-out score rose: format success, balanced accuracy and AUC against random passages, added up."""
-    score = sum(values.get(name, 0.0) for name in ("format_success", "balanced_accuracy_random", "auc_random"))
-    better = state["best"] is None or score > state["best"] + 1e-3
-    state["stale"] = 0 if better else state["stale"] + 1
-    state["best"] = score if better else state["best"]
-    return better
-
-
-def _line(values: Mapping[str, float]) -> str:
-    """The progress line: what a person watches."""
-    shown = (
-        ("reward", "reward"), ("format", "format_success"), ("accuracy", "accuracy"), ("kl", "kl"),
-        ("entropy", "entropy"), ("zero-var", "zero_variance"), ("prompts/s", "prompts_per_second"),
-    )  # fmt: skip
-    return " ".join(f"{name} {values[key]:.2f}" for name, key in shown if key in values)
+def _score(values: Mapping[str, float]) -> float:
+    """What decides what is best: format success, balanced accuracy and AUC against random passages, added up."""
+    return sum(values.get(name, 0.0) for name in ("format_success", "balanced_accuracy_random", "auc_random"))

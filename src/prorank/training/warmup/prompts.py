@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from prorank.data.collection import Collection
+from prorank.training.epochs import epoch_place
 from prorank.training.held_out import is_held_out
 from prorank.training.warmup.config import WarmupConfig
 from prorank.types import Run
@@ -81,10 +82,7 @@ class PromptSampler:
 
     def draw(self, number: int, *, hard: bool) -> QueryPrompts:
         """The prompts of draw ``number`` (from 0); every query once before any comes again."""
-        epoch, place = divmod(number, len(self.train_ids))
-        order = list(range(len(self.train_ids)))
-        random.Random(f"{self.config.seed}:epoch:{epoch}").shuffle(order)
-        query_id = self.train_ids[order[place]]
+        query_id = self.train_ids[epoch_place(number, len(self.train_ids), str(self.config.seed))]
         rng = random.Random(f"{self.config.seed}:draw:{number}")
         wanted = self.config.hard_negatives if hard else 0
         pool = self._hard.get(query_id, [])

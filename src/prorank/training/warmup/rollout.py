@@ -8,7 +8,6 @@ further forward pass. Every prompt samples from its own seeded generator: neithe
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from prorank.training.policy import Packed, Policy, pack
-from prorank.training.warmup.grpo import label_prior_offset
+from prorank.training.warmup.sampling import behaviour, draw, generator_of, taken_out
 from prorank.types import EncodedGroup
 
 __all__ = ["OTHER", "Rollout", "completion_logprobs", "enumerate_outputs", "sample"]
@@ -49,7 +48,7 @@ class Rollout(NamedTuple):
 class _Node(NamedTuple):
     prompt: int
     tokens: tuple[int, ...]
-    count: int
+    samples: int
 
 
 def sample(
@@ -75,10 +74,10 @@ def sample(
     packed = pack(groups, [[(labels[0],), (labels[1],)]] * prompts if speculate else None)
     cache = _new_cache() if speculate else None
     first, branch = policy.logits(packed, cache)
-    taken = _taken(first, labels, priors)
-    generators = [_generator(seed) for seed in seeds]
+    taken = taken_out(first, labels, priors)
+    generators = [generator_of(seed) for seed in seeds]
 
-    tables = [_behaviour(first, temperature, labels, taken)]  # per depth the log-probabilities sampled from
+    tables = [behaviour(first, temperature, labels, taken)]  # per depth the log-probabilities sampled from
     rows: dict[tuple[int, tuple[int, ...]], int] = {(p, ()): p for p in range(prompts)}
     depth_rows = [rows]
     done: list[_Node] = []
@@ -88,10 +87,10 @@ def sample(
     }
     visible = packed.visible
     for depth in range(max_tokens):
-        grown = []
+        grown: list[_Node] = []
         for node in live:
             row = tables[depth][depth_rows[depth][node.prompt, node.tokens]]
-            for token, count in _draw(row.detach(), node.count, generators[node.prompt], top_p):
+            for token, count in draw(row.detach(), node.samples, generators[node.prompt], top_p):
                 child = _Node(node.prompt, (*node.tokens, token), count)
                 (done if token == policy.end_id or depth + 1 == max_tokens else grown).append(child)
         live = grown
@@ -114,7 +113,7 @@ def sample(
     return Rollout(
         completions,
         torch.as_tensor([node.prompt for node in done], device=first.device),
-        torch.as_tensor([float(node.count) for node in done], device=first.device),
+        torch.as_tensor([float(node.samples) for node in done], device=first.device),
         logprobs,
         mask,
         first,
@@ -138,8 +137,8 @@ def enumerate_outputs(
     labels = policy.label_ids
     prompts = sum(len(group.own_ids) for group in groups)
     first, branch = policy.logits(pack(groups, [[(labels[0],), (labels[1],)]] * prompts))
-    taken = _taken(first, labels, priors)
-    table = _behaviour(first, temperature, labels, taken)
+    taken = taken_out(first, labels, priors)
+    table = behaviour(first, temperature, labels, taken)
     label = table[:, list(labels)]
     end = F.log_softmax(branch / temperature, -1)[:, policy.end_id].view(prompts, 2)
     logprobs = torch.stack(
@@ -190,7 +189,7 @@ def completion_logprobs(
         beginnings.sort(key=len)
     packed = pack(groups, branches)
     first, branch = policy.logits(packed)
-    tables = [_behaviour(first, temperature, policy.label_ids, rollout.priors), F.log_softmax(branch / temperature, -1)]
+    tables = [behaviour(first, temperature, policy.label_ids, rollout.priors), F.log_softmax(branch / temperature, -1)]
     result = first.new_zeros(len(owner), width)
     for depth in range(width):
         picked = [i for i, completion in enumerate(rollout.completions) if len(completion) > depth]
@@ -236,31 +235,6 @@ def _continue(
     return logits[list(rows), list(offsets)], grown
 
 
-def _behaviour(logits: torch.Tensor, temperature: float, labels: tuple[int, int], priors: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of the first token as it is sampled: prior out, temperature in."""
-    direction = label_prior_offset(logits.shape[1], labels, 1.0, device=logits.device)
-    return F.log_softmax((logits + priors[:, None] * direction) / temperature, -1)
-
-
-def _taken(
-    first: torch.Tensor, labels: tuple[int, int], priors: Callable[[torch.Tensor], torch.Tensor] | None
-) -> torch.Tensor:
-    margins = (first[:, labels[1]] - first[:, labels[0]]).detach()
-    return torch.zeros_like(margins) if priors is None else priors(margins)
-
-
-def _draw(logprobs: torch.Tensor, count: int, generator: torch.Generator, top_p: float) -> list[tuple[int, int]]:
-    """``count`` tokens as (token, how often) in ascending order of token."""
-    probabilities = logprobs.float().cpu().exp()
-    if top_p < 1:
-        ordered, order = probabilities.sort(descending=True, stable=True)
-        cut = ordered.cumsum(0) - ordered >= top_p
-        probabilities[order[cut]] = 0
-    drawn = torch.multinomial(probabilities, count, replacement=True, generator=generator)
-    tokens, counts = drawn.unique(return_counts=True)
-    return list(zip(tokens.tolist(), counts.tolist(), strict=True))
-
-
 def _gather(
     tables: Sequence[torch.Tensor],
     depth_rows: Sequence[dict[tuple[int, tuple[int, ...]], int]],
@@ -291,11 +265,6 @@ def _end_logprobs(branch: torch.Tensor, prompts: int, end_id: int, like: torch.T
 def _log_rest(logprob: torch.Tensor) -> torch.Tensor:
     """log(1 - exp(logprob)), finite where the probability is 1."""
     return torch.log1p(-logprob.exp().clamp(max=1 - 1e-6))
-
-
-def _generator(seed: str) -> torch.Generator:
-    value = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7], "big")
-    return torch.Generator().manual_seed(value)
 
 
 def _new_cache() -> Any:
