@@ -88,7 +88,7 @@ class NativeBackend(GraphBackend):
         path = folder / WEIGHTS
         if not path.is_file():
             raise ValueError(f"{folder}: {WEIGHTS} is missing; write it with `prorank export --to native-int8`")
-        self._library = _library(processor_features())
+        self._library = loaded_library()
         self._weights = _Weights(path, self._library)
         model = self._model = self._weights.model
         super().__init__(folder, INPUTS, [2 * model.layers, 1, model.key_heads, 0, model.size], kind=np.uint16)
@@ -173,6 +173,15 @@ class NativeBackend(GraphBackend):
 
 def _address(array: npt.NDArray[Any] | None) -> int | None:
     return None if array is None else array.ctypes.data
+
+
+def loaded_library() -> ctypes.CDLL:
+    """The engine for this processor, compiled if need be.
+
+    Raises:
+        ImportError: the processor is too old, or there is no compiler.
+    """
+    return _library(processor_features())
 
 
 @functools.cache
