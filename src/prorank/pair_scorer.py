@@ -14,10 +14,12 @@ from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import EarlyExit, score_cascade
 from prorank.model.checkpoint import Manifest
 from prorank.model.loading import combined, early_exits
+from prorank.pair_cache import PairCache, through
 from prorank.progress import progress_bar
 from prorank.prompt.encoded import Encoded, best_margins
 from prorank.prompt.encoder import PromptEncoder
 from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, Margins, passes_of, probability, score_groups
+from prorank.types import EncodedGroup
 
 __all__ = ["PairScorer"]
 
@@ -29,6 +31,7 @@ class PairScorer:
         backend: what computes label logits from token ids.
         encoder: what makes token ids from texts.
         calibration: (slope, intercept) of the probability; it never changes an order.
+        pair_cache: margins of pairs that were scored before; the weights must be known by a hash.
     """
 
     def __init__(
@@ -42,9 +45,12 @@ class PairScorer:
         manifest: Manifest | None = None,
         weights_sha256: str = "",
         cascade: Cascade | None = None,
+        pair_cache: PairCache | None = None,
     ) -> None:
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
+        if pair_cache is not None and not weights_sha256:
+            raise ValueError("pair_cache: the hash of the weights is not known, so that pairs could be another model's")
         self.backend = backend
         self.encoder = encoder
         self.name = name
@@ -53,6 +59,7 @@ class PairScorer:
         self.manifest = manifest
         self.weights_sha256 = weights_sha256
         self.cascade = cascade
+        self.pair_cache = pair_cache
         self._early: EarlyExit | None = None
         self._lock = threading.Lock()
 
@@ -181,13 +188,18 @@ class PairScorer:
 
         A document of several windows gets its best one's margin. Calls from several threads take turns.
         """
-        with self._lock:
-            rows = score_groups(
-                self.backend,
-                [one.group for one in encoded],
-                batch_tokens=batch_tokens or self.batch_tokens,
-                on_scored=on_scored,
-            )
+
+        def compute(groups: list[EncodedGroup]) -> list[Margins]:
+            with self._lock:
+                return score_groups(
+                    self.backend, groups, batch_tokens=batch_tokens or self.batch_tokens, on_scored=on_scored
+                )
+
+        groups = [one.group for one in encoded]
+        if self.pair_cache is None:
+            rows = compute(groups)
+        else:
+            rows = through(self.pair_cache, self.fingerprint, groups, compute, on_scored)
         return [best_margins(one, margins) for one, margins in zip(encoded, rows, strict=True)]
 
     def probability(self, margins: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -219,4 +231,5 @@ class PairScorer:
             "batch_tokens": self.batch_tokens,
             "weights_sha256": self.weights_sha256,
             "fingerprint": self.fingerprint,
+            **({"pair_cache": True} if self.pair_cache is not None else {}),
         }

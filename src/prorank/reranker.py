@@ -14,6 +14,7 @@ from prorank.model.built_in import DEFAULT_BASE
 from prorank.model.checkpoint import Manifest, built_in_rerankers, save_checkpoint
 from prorank.model.loading import load_parts
 from prorank.model.options import LoadOptions, keywords_of
+from prorank.pair_cache import open_pair_cache
 from prorank.pair_scorer import PairScorer
 from prorank.progress import progress_bar
 from prorank.ranking import Collected, Ranking, Thresholds, best_places, check_count, document_blocks
@@ -60,6 +61,7 @@ class Reranker(PairScorer):
     def load(cls, options: LoadOptions) -> Reranker:
         """:meth:`from_pretrained` with its arguments in one object."""
         name = os.fspath(options.model) if options.model is not None else default_model()
+        pair_cache = None if options.pair_cache is None else open_pair_cache(os.fspath(options.pair_cache))
         parts = load_parts(name, options)
         return cls(
             parts.backend,
@@ -70,6 +72,7 @@ class Reranker(PairScorer):
             manifest=parts.manifest,
             weights_sha256=parts.weights_sha256,
             cascade=parts.cascade,
+            pair_cache=pair_cache,
         )
 
     def rank(

@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 
 _LOCAL = (
     "adapter", "template", "backend", "device", "dtype", "max_length", "query_max_length", "long_documents",
-    "batch_tokens", "threads",
+    "batch_tokens", "threads", "pair_cache",
 )  # fmt: skip
 
 
