@@ -3,8 +3,7 @@ FROM python:3.12-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY src ./src
-# Where torch has a CPU build on an index of its own: --build-arg PIP_EXTRA_INDEX_URL=... makes a far smaller image.
-ARG PIP_EXTRA_INDEX_URL
+# No PyTorch: the built-in rerankers run on our own engine.
 RUN python -m venv /opt/prorank \
     && /opt/prorank/bin/pip install --no-cache-dir --constraint constraints.txt ".[serve]"
 

@@ -43,3 +43,43 @@ def make_tiny(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def make_tiny_bert(folder: Path, kind: str = "sparse", *, seed: int = 0) -> Path:
+    """Write a random encoder with a word list of its own.
+
+    Args:
+        kind: ``sparse`` (a masked language model, as SPLADE's), or ``dense`` (a sentence-transformers bi-encoder).
+    """
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = special + [a + b for a in "abcdefghij" for b in ("", "l", "n", "r", "s", "t")]
+    words += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"] + list("klmnopqrstuvwxyz0123456789.,?")
+    plain = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    plain.normalizer = normalizers.BertNormalizer()
+    plain.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    plain.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=plain, model_max_length=128, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+        sep_token="[SEP]", mask_token="[MASK]",
+    )  # fmt: skip
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=128, initializer_range=0.5,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    if kind == "sparse":
+        BertForMaskedLM(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    BertModel(config).save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
+    parts = [Transformer(str(folder / "bert")), Pooling(16)]
+    SentenceTransformer(modules=parts).save(str(folder / "model"))
+    return folder / "model"

@@ -89,8 +89,8 @@ def engine() -> str:
     ours, bf16 = sides["native int8"], sides["torch bf16"]
     times = {name: last["ratios"][f"native int8: times {name}'s speed"] for name in ("mxbai-rerank", "llama.cpp q8_0")}
     text = (
-        "`prorank export --to native-int8 --out DIR` writes the model for our own int8 engine (CPUs with AVX-512 and "
-        f"VNNI): {ours['pairs_per_second']:.1f} pairs/s on NFCorpus in {ours['peak_mib']:.0f} MiB, "
+        "`prorank export --to native-int8 --out DIR` writes the model for our own int8 engine (x86 CPUs since AVX2, "
+        f"64-bit ARM): {ours['pairs_per_second']:.1f} pairs/s on NFCorpus in {ours['peak_mib']:.0f} MiB, "
         f"{times['mxbai-rerank']:.1f} times mxbai-rerank and {times['llama.cpp q8_0']:.1f} times llama.cpp's Q8_0 in "
         f"the same run. Its orders match float32's with a Kendall's tau of {ours['kendall_tau']:.3f} (PyTorch in "
         f"bfloat16: {bf16['kendall_tau']:.3f}). {settings['repeats'] * settings['queries']} queries, "

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from prorank._version import __version__ as __version__
+
 __all__ = ["AsyncClient", "Client", "Document", "PromptTemplate", "RankResult", "Reranker", "TrainRun", "train"]
 
 if TYPE_CHECKING:

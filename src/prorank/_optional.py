@@ -6,7 +6,9 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-__all__ = ["check", "require"]
+__all__ = ["check", "require", "said_plainly"]
+
+_TORCH = ("torch", "transformers", "peft", "gguf", "jinja2")
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -32,6 +34,13 @@ def check(*modules: str, extra: str) -> None:
     for module in modules:
         if importlib.util.find_spec(module.partition(".")[0]) is None:
             raise ImportError(_missing(module, extra))
+
+
+def said_plainly(error: ImportError) -> str:
+    """The message of an ImportError; where a module of the extra ``torch`` is missing, with the command that installs
+    it."""
+    module = (error.name or "").partition(".")[0]
+    return _missing(module, "torch") if module in _TORCH and isinstance(error, ModuleNotFoundError) else str(error)
 
 
 def _missing(module: str, extra: str) -> str:

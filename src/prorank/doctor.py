@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from prorank._optional import require
+from prorank._version import __version__
 from prorank.cache import cache_dir
 
 __all__ = ["ENGINES", "SELF_TEST", "Finding", "examine", "record_self_test", "self_test"]
@@ -27,7 +28,7 @@ SELF_TEST = "self_test.json"
 """Beside a built-in reranker's weights: query, documents, and their margins in PyTorch's float32."""
 
 _PACKAGES = (
-    "prorank", "torch", "transformers", "tokenizers", "peft", "safetensors", "gguf", "numpy", "openvino", "onnxruntime",
+    "torch", "transformers", "tokenizers", "peft", "safetensors", "gguf", "numpy", "openvino", "onnxruntime",
     "llama-cpp-python", "httpx", "fastapi",
 )  # fmt: skip
 _TIMEOUT = 300.0  # seconds for a child: the native engine may have to be compiled
@@ -46,6 +47,7 @@ class Finding(NamedTuple):
 
 def examine() -> Iterator[Finding]:
     """Everything, one after the other, as it is found."""
+    yield Finding("version", "prorank", "ok", __version__)
     yield Finding("version", "python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}")
     for package in _PACKAGES:
         yield _version(package)
@@ -89,18 +91,21 @@ def _cache() -> Finding:
 
 def _models() -> Iterator[Finding]:
     from prorank.model.base import cached_bases
-    from prorank.model.built_in import BUILT_IN, installed_file
+    from prorank.model.built_in import BUILT_IN
     from prorank.model.checkpoint import built_in_rerankers, read_manifest
+    from prorank.published.fetch import is_installed
 
     cached = dict(cached_bases())
     for spec in BUILT_IN.values():
-        size = cached.get(f"{spec.name}-{spec.sha256[:12]}")
-        if size is not None:
-            yield Finding("model", spec.name, "ok", f"base, in the cache, {size / 1e6:.0f} MB")
-        elif installed_file(spec) is not None:
-            yield Finding("model", spec.name, "ok", "base, in an installed package, unpacked on first use")
+        file = cache_dir("bases", spec.file)
+        if f"{spec.name}-{spec.sha256[:12]}" in cached or file.is_file():
+            yield Finding("model", spec.name, "ok", "base, in the cache")
+        elif is_installed(spec):
+            yield Finding("model", spec.name, "ok", "base, in an installed package")
         else:
-            yield Finding("model", spec.name, "absent", "base, fetched on first use")
+            yield Finding(
+                "model", spec.name, "absent", f"base, fetched on first use: {spec.download_bytes / 1e6:.0f} MB"
+            )
     for name, folder in built_in_rerankers().items():
         manifest = read_manifest(folder)
         yield Finding("model", name, "ok", f"reranker on {manifest.base_name if manifest else 'its base'}")
@@ -114,6 +119,8 @@ def say(detail): print("\\n@@" + json.dumps(detail))
 try:
     {code}
 except ImportError as error:
+    if (error.name or "").split(".")[0] == "prorank":
+        raise
     print("\\n@@" + json.dumps(None)); print(error, file=sys.stderr); sys.exit(3)
 """
 
@@ -151,7 +158,7 @@ def _signal(number: int) -> str:
 
 
 def _torch() -> str:
-    torch = require("torch", extra="all")
+    torch = require("torch", extra="torch")
     product = torch.ones(8, 8) @ torch.ones(8, 8)
     assert float(product[0, 0]) == 8.0, "a product of two matrices is wrong"
     devices = [f"cuda {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
@@ -162,10 +169,11 @@ def _torch() -> str:
 
 def _native() -> str:
     from prorank.backends.native.compiler import compiler
-    from prorank.backends.native.engine import loaded_library
+    from prorank.backends.native.engine import check_engine
+    from prorank.backends.native.levels import chosen_level, processor_features
 
-    loaded_library()
-    return f"compiled by {' '.join(map(os.path.basename, compiler()))}, loads"
+    check_engine()
+    return f"for {chosen_level(processor_features()).name}, compiled by {Path(compiler()[0]).name}"
 
 
 def _openvino() -> str:

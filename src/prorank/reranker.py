@@ -164,7 +164,9 @@ class Reranker(PairScorer):
         """
         model = getattr(self.backend, "model", None)
         if model is None:
-            raise ValueError(f"backend {self.backend.name} holds no transformers model to save")
+            raise ValueError(
+                f"backend {self.backend.name} holds no transformers model to save; load with backend 'torch'"
+            )
         if self.encoder.long_documents != "truncate":
             warnings.warn(
                 f"CrossEncoder cuts long documents where long_documents={self.encoder.long_documents!r} reads more of "

@@ -24,6 +24,7 @@ from prorank.model.checkpoint import built_in_rerankers
         ("say('fine')", "ok", "fine"),
         ("import os; os.abort()", "failed", "crashed: SIGABRT"),
         ("raise ImportError('not here')", "absent", "not here"),
+        ("import prorank.nothing", "failed", "ModuleNotFoundError: No module named 'prorank.nothing'"),
         ("raise RuntimeError('broken')", "failed", "RuntimeError: broken"),
         ("import time; time.sleep(30)", "failed", "no answer within 3 s"),
         ("import os; os._exit(0)", "failed", "no message"),

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kendalltau
 
-from native_parts import COMMON, runs_here
+from native_parts import COMMON, each_level, runs_here
 from prorank import Reranker
 from prorank.backends.mapped import map_tensors
-from prorank.backends.native import compiler, engine
+from prorank.backends.native import compiler, engine, levels
 from prorank.cli.main import main
 from prorank.early_exit.fit import collect
 from prorank.early_exit.native import NativeEarlyExit
@@ -23,7 +24,7 @@ from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import score_cascade
 from prorank.early_exit.torch import TorchEarlyExit
 from prorank.export.rounding import spread
-from prorank.export.targets import compare, export, parity_texts
+from prorank.export.targets import export, parity_texts
 from prorank.types import EncodedGroup
 from small_texts import DOCUMENTS, QUERY
 from tiny_models import make_tiny
@@ -37,6 +38,16 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 TOLERANCE = 0.15
 """Root mean square of the differences from float32, in deviations of its margins. (OpenVINO's int8 is allowed .2.)"""
+KEPT = {"differences": 0.08, "shift": 0.1, "tau": 0.92}
+"""What the built-in reranker keeps of its float32 margins: the differences' deviation and their mean, in deviations of
+the margins, and Kendall's tau of each query's documents.
+
+One rounding that turns over changes all that follows, so that these figures depend on the order in which floats are
+added up: by the engine, and by PyTorch when it calibrates, which is not the same on every processor. Measured with two
+calibrations (PyTorch's kernels for AVX2 and for AVX-512) and, for one of them, three orders of adding two products of
+bfloat16 up in attention, all equally exact: on 60 pairs differences .055 to .064, shift -.044 to -.072, tau .943 to
+.967; on 240 pairs .060 to .068, -.033 to -.057, .944 to .957. Most of what varies is the shift, which changes no order;
+so it is bounded apart. The mean difference mixes the two, .043 to .079 in any 60 of the pairs, and is not bounded."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,9 +100,14 @@ def test_margins_are_the_checkpoints_and_do_not_depend_on_company(checkpoint: Pa
 def test_the_built_in_reranker_keeps_its_order(base_folder: Path, tmp_path: Path) -> None:  # noqa: ARG001
     reference = Reranker.from_pretrained(dtype="float32", device="cpu")
     exported = Reranker.from_pretrained(export(reference, "native-int8", tmp_path / "native"))
-    parity = compare(reference, exported, parity_texts(4, 15))
-    assert parity.kendall_tau >= 0.95  # margins about Python's documentation lie close together
-    assert parity.mean_difference <= 0.05 * parity.spread
+    texts = parity_texts(4, 15)
+    wanted = [reference.margins(query, documents) for query, documents in texts.items()]
+    got = [exported.margins(query, documents) for query, documents in texts.items()]
+    spread = np.concatenate(wanted).std()
+    differences = (np.concatenate(got) - np.concatenate(wanted)) / spread
+    assert differences.std() <= KEPT["differences"]
+    assert abs(differences.mean()) <= KEPT["shift"]
+    assert np.mean([kendalltau(a, b).statistic for a, b in zip(got, wanted, strict=True)]) >= KEPT["tau"]
 
 
 @runs_here
@@ -169,18 +185,15 @@ def off(margins: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.sqrt(np.mean((margins - wanted) ** 2)) / wanted.std())
 
 
-@runs_here
-def test_without_bfloat16_in_the_processor_margins_are_nearly_the_same(
-    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@each_level()
+def test_every_instruction_set_gives_nearly_the_same(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
-    features = compiler.processor_features()
-    if "avx512_bf16" not in features:
-        pytest.skip("this processor has none")
     folder = export(
         Reranker.from_pretrained(llama, dtype="float32", max_length=160), "native-int8", tmp_path / "native"
     )
     got = Reranker.from_pretrained(folder, threads=1).margins(QUERY, DOCUMENTS)
-    monkeypatch.setattr(engine, "processor_features", lambda: features - {"avx512_bf16"})
+    monkeypatch.setenv(levels.VARIABLE, level)
     assert off(Reranker.from_pretrained(folder, threads=1).margins(QUERY, DOCUMENTS), got) <= 0.02
 
 

@@ -95,6 +95,18 @@ def test_triples_and_lists_in_common_spellings(tmp_path):
     assert "q3" not in loaded.qrels  # unlabelled
 
 
+def test_a_split_without_judgments_has_the_queries_of_no_other_split(tmp_path):
+    folder = write_small_beir(tmp_path / "small")
+    judged = set(load_collection(folder).queries)
+    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n")
+    with (folder / "queries.jsonl").open("a") as file:
+        file.write('{"_id": "unjudged", "text": "what a teacher scores"}\n')
+    loaded = load_collection(folder, "train")
+    assert judged
+    assert list(loaded.queries) == ["unjudged"]
+    assert loaded.qrels == {}
+
+
 def test_splits_must_be_named_where_there_are_several(tmp_path):
     folder = write_small_beir(tmp_path / "small")
     (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq2\td1\t1\n")
@@ -231,7 +243,7 @@ def test_judgments_of_missing_queries_are_left_out_and_counted(tmp_path, caplog,
 def test_nothing_known_lists_what_was_expected(tmp_path):
     with pytest.raises(ValueError, match="neither a BEIR folder"):
         load_collection(tmp_path)
-    with pytest.raises(ValueError, match="no file, no folder, not 'stdlib'"):
+    with pytest.raises(ValueError, match="is not a file, a folder, 'stdlib'"):
         load_collection("nowhere")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -119,6 +121,70 @@ def test_unlabelled_queries_need_a_teacher():
     assert item.relevance is None
     assert item.teacher is not None
     assert len(item.documents) == 5
+
+
+def unjudged() -> Collection:
+    """The toy queries without judgments, over documents whose text is their id."""
+    return replace(collection(), documents={d: Document(d, d) for d in collection().documents}, qrels={})
+
+
+def test_the_teachers_best_may_count_as_relevant():
+    lists = ListSource(unjudged(), refine_config(), candidates=candidates(), teacher=candidates(1), teacher_positives=2)
+    assert lists.labelled
+    seen: dict[str, set[str]] = {}
+    for number in range(lists.size):
+        item = lists.draw(number, 2)
+        assert item.relevance is not None
+        best = list(candidates(1)[item.query_id])[:2]
+        assert item.relevance == tuple(1.0 if d in best else 0.0 for d in item.documents)
+        seen.setdefault(item.query_id, set()).add(item.documents[0])
+    assert all(first == set(list(candidates(1)[q])[:2]) for q, first in seen.items())
+    assert not ListSource(unjudged(), refine_config(), candidates=candidates(), teacher=candidates(1)).labelled
+
+
+def test_queries_judged_without_a_relevant_document_learn_from_the_teacher():
+    judged = replace(collection(), qrels={q: dict.fromkeys(docs, 0) for q, docs in collection().qrels.items()})
+    item = ListSource(judged, refine_config(), candidates=candidates(), teacher=candidates(1)).draw(0, 2)
+    assert item.relevance is None
+    assert item.teacher is not None
+
+
+def test_quantiles_span_the_teachers_scores():
+    """Twelve candidates in four parts of three: one document out of each, whatever the draw."""
+    config = refine_config(rivals="quantiles", list_size=4, hard_negatives=3, hard_rank_to=12)
+    listed = candidates(1)
+    lists = ListSource(unjudged(), config, candidates=listed, teacher=listed)
+    drawn = Counter()
+    for number in range(60):
+        item = lists.draw(number, 4)
+        ranks = [list(listed[item.query_id]).index(text) for text in item.documents]
+        assert [rank // 3 for rank in ranks] == [0, 1, 2, 3]
+        drawn.update(ranks)
+    assert len(drawn) == 12
+
+
+def test_suspected_false_negatives_stay_for_the_teacher_alone():
+    """p is relevant, j judged irrelevant; the teacher sets j and a above p, and b 1 below it."""
+    scores = {"j": 3.0, "a": 2.5, "p": 2.0, "b": 1.0, "c": 0.0}
+    documents = {d: Document(d, d) for d in (*scores, "x", "y")}
+    queries = {f"q{i}": Query(f"q{i}", "query") for i in range(9)}
+    judged = Collection("judged", documents, queries, {q: {"p": 1, "j": 0} for q in queries})
+    run = dict.fromkeys(queries, scores)
+
+    def drawn(**changes):
+        config = refine_config(teacher_normalise=False, hard_negatives=4, **changes)
+        item = ListSource(judged, config, candidates=run, teacher=run).draw(0, 4)
+        return dict(zip(item.documents, item.relevance, strict=True)), item.teacher
+
+    relevance, teacher = drawn(false_negative_margin=0.0, false_negatives="unlabel")
+    assert {d for d, r in relevance.items() if math.isnan(r)} == {"a"}
+    assert relevance["p"] == 1.0
+    assert sorted(teacher) == sorted(scores.values())
+    relevance, _ = drawn(false_negative_margin=1.5, false_negatives="unlabel")
+    assert {d for d, r in relevance.items() if math.isnan(r)} == {"a", "b"}
+    relevance, _ = drawn(false_negative_margin=0.0)
+    assert set(relevance) >= {"p", "j", "b", "c"}
+    assert "a" not in relevance
 
 
 def test_cap():

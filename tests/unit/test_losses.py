@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prorank.training.refine import losses
+from prorank.training.refine.config import LABEL_LOSSES
 
 MASK = torch.ones(1, 3, dtype=torch.bool)
 
@@ -184,3 +185,14 @@ def test_lists_without_a_rival_teach_softmax_nothing():
     value.total.backward()
     assert margins.grad is not None
     assert torch.isfinite(margins.grad).all()
+
+
+@pytest.mark.parametrize("name", LABEL_LOSSES)
+def test_documents_of_unknown_relevance_count_in_no_label_loss(name: str) -> None:
+    margins, teacher, mask = row(2.0, 1.0, -1.0, 3.0), row(1.0, 0.0, 0.0, 2.0), torch.ones(1, 4, dtype=torch.bool)
+    known = losses.combined({name: 1.0}, margins[:, :3], MASK, relevance=row(1.0, 0.0, 0.0))
+    judged = row(1.0, 0.0, 0.0, math.nan)
+    found = losses.combined({name: 1.0}, margins, mask, relevance=judged, teacher=teacher)
+    torch.testing.assert_close(found.total, known.total)
+    both = losses.combined({name: 1.0, "kl": 1.0}, margins, mask, relevance=judged, teacher=teacher)
+    torch.testing.assert_close(both.total, known.total + losses.LOSSES["kl"](margins, teacher, mask))

@@ -53,13 +53,17 @@ class GraphBackend(ABC):
         self, folder: Path, inputs: Collection[str], past_shape: Sequence[int], *, round_to: int = 1,
         kind: type = np.float32,
     ) -> None:  # fmt: skip
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         lacks = [HEAD] if not (folder / HEAD).is_file() else [name for name in INPUTS if name not in inputs]
         if lacks:
             raise ValueError(f"{folder}: {lacks[0]} is missing: an older version wrote it; run `prorank export` again")
-        head = load_file(folder / HEAD)
-        self._rows, self._bias = head["rows"], head["bias"]
+        try:
+            head = load_file(folder / HEAD)
+            self._rows, self._bias = head["rows"], head["bias"]
+        except (SafetensorError, KeyError, OSError) as error:
+            raise ValueError(f"{folder / HEAD}: not a readable safetensors file: {error!r}") from error
         self.prefix_hits = 0
         self._empty: npt.NDArray[Any] = np.zeros(tuple(past_shape), dtype=kind)
         self._round = round_to

@@ -14,16 +14,16 @@ import numpy.typing as npt
 
 __all__ = ["give_back", "map_tensors"]
 
-_KINDS: Mapping[str, type] = {"I8": np.int8, "F16": np.float16, "F32": np.float32}
+_KINDS: Mapping[str, type] = {"I8": np.int8, "F16": np.float16, "F32": np.float32, "BF16": np.uint16}
 
 
 def map_tensors(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     """Tensors of a safetensors file, by name, as views that cannot be written to, and the file's metadata.
 
-    A page is read when something of it is.
+    A page is read when something of it is. bfloat16, which numpy does not know, comes as uint16.
 
     Raises:
-        ValueError: the file is damaged, or holds other numbers than int8, float16 and float32.
+        ValueError: the file is damaged, or holds other numbers than int8, float16, bfloat16 and float32.
     """
     try:
         content = np.memmap(path, dtype=np.uint8, mode="r")
@@ -34,7 +34,7 @@ def map_tensors(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]
         for name, one in header.items():
             begin, end = one["data_offsets"]
             tensors[name] = content[start + begin : start + end].view(_KINDS[one["dtype"]]).reshape(one["shape"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a readable safetensors file: {error!r}") from error
     return tensors, facts
 

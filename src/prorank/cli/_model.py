@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from typing import TYPE_CHECKING
 
 from prorank.cli._flags import add_field_flags, given, positive, share
@@ -21,6 +23,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, model: bool = True) 
     """Add ``--model`` (unless the command has its own) and the flags that say how to load and run it."""
     group = parser.add_argument_group("model")
     add_field_flags(group, LoadOptions, skip=_LIBRARY_ONLY if model else (*_LIBRARY_ONLY, "model"))
+    group.add_argument("--verbose", action="store_true", help="say which engine runs the model")
     group.add_argument("--instruction", metavar="TEXT", help="what relevance means here (default: the template's)")
 
 
@@ -37,8 +40,15 @@ def load_reranker(args: argparse.Namespace, model: str | None = None) -> Reranke
 
     from prorank.reranker import Reranker
 
+    started = time.perf_counter()
     gc.disable()  # hardly anything imported or loaded here becomes garbage; looking for it only costs time
     try:
-        return Reranker.load(load_options(args, model))
+        reranker = Reranker.load(load_options(args, model))
     finally:
         gc.enable()
+    if args.verbose:
+        seconds = time.perf_counter() - started
+        level = getattr(reranker.backend, "level", None)  # the instruction set of our own engine
+        engine = f"{reranker.backend.name} ({level.name})" if level else reranker.backend.name
+        print(f"prorank: {reranker.name} runs on {engine}, loaded in {seconds:.1f} s", file=sys.stderr)
+    return reranker

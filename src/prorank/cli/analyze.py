@@ -73,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
     from prorank.evaluate.analyze_report import write_analysis
     from prorank.evaluate.record import append_record
 
-    installed("jinja2", extra="evaluate")
+    installed("jinja2", "torch", extra="evaluate")
+    if args.backend == "auto":
+        args.backend = "torch"  # whose models give the logits of the whole vocabulary
     folder_writable("--out", args.out)
     target_writable("--record", args.record)
     names = [named_model(model)[1] for model in args.model or [None]]

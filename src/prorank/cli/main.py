@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import prorank
+from prorank._optional import said_plainly
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
@@ -25,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "mine": "mine hard negatives, filtered by a model",
     "teach": "score candidates with a teacher, for distillation",
     "refine": "stage 2: teach a model to order documents finely",
+    "average": "average adapters that were trained on one base",
     "calibrate": "fit probabilities to judged candidates",
     "cascade": "fit read-outs at early layers that stop documents far from the top",
     "export": "write a checkpoint for our own engine, OpenVINO, ONNX Runtime or llama.cpp, with a parity report",
@@ -102,6 +104,8 @@ def _module(command: str) -> ModuleType:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ImportError):
+        return said_plainly(error)
     return str(error) or type(error).__name__
 
 

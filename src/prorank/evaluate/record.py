@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from prorank._version import __version__
 from prorank.backends.cores import available_cores
 
 __all__ = [
@@ -100,6 +101,7 @@ def environment() -> dict[str, Any]:
     for library in _LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[library] = metadata.version(library)
+    versions.setdefault("prorank", __version__)  # a copied tree has no metadata
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -46,8 +46,8 @@ def _config(reranker: Any, model: str | None) -> dict[str, Any] | None:
     loaded = getattr(reranker.backend, "model", None)
     if loaded is not None and hasattr(loaded, "config"):
         found: dict[str, Any] = loaded.config.get_text_config().to_dict()
-    elif model is not None and (Path(model) / "config.json").is_file():
-        found = json.loads((Path(model) / "config.json").read_text("utf-8"))
+    elif (folder := getattr(reranker.backend, "folder", model)) and (Path(folder) / "config.json").is_file():
+        found = json.loads((Path(folder) / "config.json").read_text("utf-8"))
         found = found.get("text_config", found)
     else:
         return None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prorank.data.collection import Collection
     from prorank.reranker import Reranker
 
-__all__ = ["BiEncoderSystem", "CrossEncoderSystem", "RerankerSystem", "Scored", "System"]
+__all__ = ["BiEncoderSystem", "CrossEncoderSystem", "RerankerSystem", "Scored", "SparseEncoderSystem", "System"]
 
 
 class Scored(NamedTuple):
@@ -139,6 +139,38 @@ class BiEncoderSystem:
         # Not as a matrix product: BLAS adds in another order for another number of rows.
         products = vectors * self.encoder.encode([query], query=True)[0]
         return Scored(products.sum(axis=1, dtype=np.float32), 0)
+
+
+class SparseEncoderSystem:
+    """A SPLADE encoder reranking the candidates by the dot product; documents seen before are kept in memory.
+
+    Texts are encoded one by one, for the reason that :class:`BiEncoderSystem` gives.
+    """
+
+    def __init__(self, model: str | None = None) -> None:
+        from prorank.data.sparse import sparse_encoder
+
+        self.encoder = sparse_encoder(model)
+        self.name = self.encoder.name
+        self._seen: dict[str, Any] = {}
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"kind": "sparse-encoder", "model": self.name, "identity": self.encoder.identity}
+
+    def preload(self, collection: Collection) -> None:
+        """Take all documents' word weights from the cache, computed there in batches where it lacks them."""
+        matrix = self.encoder.documents(collection)
+        self._seen.update((d.content, matrix[[i]]) for i, d in enumerate(collection.documents.values()))
+
+    def score(self, query: str, documents: Sequence[str]) -> Scored:
+        if not documents:
+            return Scored(np.zeros(0, dtype=np.float32), 0)
+        new = [text for text in dict.fromkeys(documents) if text not in self._seen]
+        matrix = self.encoder.encode(new, batch_size=1)
+        self._seen.update((text, matrix[[i]]) for i, text in enumerate(new))
+        weights = self.encoder.encode([query], batch_size=1).T
+        scores = [float((self._seen[text] @ weights).toarray()[0, 0]) for text in documents]
+        return Scored(np.asarray(scores, dtype=np.float32), 0)
 
 
 def _short(model: str) -> str:

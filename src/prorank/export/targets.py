@@ -31,7 +31,7 @@ class Target(NamedTuple):
 
 
 TARGETS: dict[str, Target] = {
-    "native-int8": Target("native", "int8", "our own engine: int8, for processors with AVX-512 and VNNI; the fastest"),
+    "native-int8": Target("native", "int8", "our own engine: int8, on x86 since AVX2 and on 64-bit ARM; the fastest"),
     "openvino-int8": Target("openvino", "int8", "int8 weights, activations quantised as they come"),
     "openvino-bf16": Target("openvino", "bfloat16", "16-bit weights, multiplied in bfloat16"),
     "openvino-f32": Target("openvino", "float32", "32-bit weights: the reference"),

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from importlib import metadata
 from typing import Annotated, Any, TypeVar
 
 from prorank._optional import require
+from prorank._version import __version__
 
 require("mcp", extra="mcp")
 from mcp.server import MCPServer  # noqa: E402
@@ -90,7 +90,7 @@ def make_server(reranker: Reranker, *, instruction: str | None = None) -> MCPSer
     default = instruction
     server: MCPServer[Any] = MCPServer(
         "prorank",
-        version=_version(),
+        version=__version__,
         instructions="Order passages by how relevant they are to a query, or score (query, document) pairs.",
         log_level="WARNING",
     )
@@ -140,10 +140,3 @@ async def _in_thread(function: Callable[[], T]) -> T:
         return await asyncio.to_thread(function)
     except (ValueError, TypeError) as error:
         raise ToolError(str(error)) from None
-
-
-def _version() -> str:
-    try:
-        return metadata.version("prorank")
-    except metadata.PackageNotFoundError:
-        return "0"

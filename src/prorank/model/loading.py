@@ -11,10 +11,14 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prorank._optional import require
 from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import EarlyExit
 from prorank.files import recover_folder
-from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest
+from prorank.model.architecture import UnsupportedError
+from prorank.model.built_in import say
+from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest, stack_of
+from prorank.model.default_engine import default_engine, has_torch, why_not
 from prorank.model.engines import BACKENDS
 from prorank.model.exported import open_exported
 from prorank.model.options import LoadOptions
@@ -51,6 +55,10 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
     recover_folder(folder)
     manifest = read_manifest(folder) if folder.is_dir() else None
     holds = manifest.backend if manifest is not None else "torch"
+    if holds == "torch" and (found := _by_default(name, options) if kind == "auto" else None) is not None:
+        return found
+    if holds == "torch" and kind == "native":
+        return _native(name, options)
     if kind not in ("auto", holds):
         made_from = name if holds == "torch" else "the checkpoint it was made from"
         hint = f"export {made_from}: prorank export --to {kind}" if kind != "torch" else "name the checkpoint"
@@ -60,10 +68,62 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
         for flag, value in (("adapter", options.adapter), ("dtype", dtype)):
             if value is not None:
                 raise ValueError(f"{flag}: {name} is an export, whose weights are fixed; give it to prorank export")
-        if options.device not in (None, "auto", "cpu"):
-            raise ValueError(f"device: the {holds} backend runs on the CPU, got {options.device!r}")
+        _check_device(holds, options)
         return _exported(folder, manifest, options)
     return _torch(name, options)
+
+
+def _by_default(name: str, options: LoadOptions) -> Parts | None:
+    """A checkpoint on our own engine, or None where PyTorch is to run it."""
+    chosen = default_engine(
+        name, device=options.device, dtype=options.dtype, share_prefix=options.share_prefix,
+        changed=options.adapter is not None or options.template is not None,
+    )  # fmt: skip
+    if chosen == "torch":
+        return None
+    try:
+        return _native(name, options)
+    except (UnsupportedError, ImportError) as error:  # the latter: it crashes here
+        if not has_torch():
+            raise type(error)(f"{error}; PyTorch may run it: pip install 'prorank[torch]'") from error
+        say(f"{error}; PyTorch runs {name} instead")
+        return None
+
+
+def _check_device(backend: str, options: LoadOptions) -> None:
+    if options.device not in (None, "auto", "cpu"):
+        raise ValueError(f"device: the {backend} backend runs on the CPU, got {options.device!r}")
+
+
+def _native(name: str, options: LoadOptions) -> Parts:
+    """A checkpoint on our own engine, in int8 made for it in the cache."""
+    from prorank.model.int8_cache import int8_of
+    from prorank.prompt.derive import resolve_template
+    from prorank.prompt.tokenizer import FastTokenizer
+
+    if options.dtype not in (None, "auto"):
+        raise ValueError(f"dtype: the native backend computes in int8, got {options.dtype!r}; --backend torch has it")
+    _check_device("native", options)
+    if (reason := why_not()) is not None:
+        raise ImportError(reason)
+    adapter = os.fspath(options.adapter) if options.adapter is not None else None
+    base_name, adapters, manifest = stack_of(name, adapter)
+    if manifest is None:
+        raise UnsupportedError(f"native runs rerankers, not the bare base {name}, whose prompt PyTorch derives")
+    made = int8_of(name, base_name, adapters, manifest, local_files_only=options.local_files_only)
+    tokenizer = FastTokenizer(made.folder)
+    encoder = _encoder(
+        tokenizer, resolve_template(_template(options, manifest), tokenizer), options, manifest, made.positions
+    )
+    if encoder.label_ids != tuple(manifest.label_ids):
+        raise UnsupportedError(
+            f"template {encoder.template.name!r}: its label words are not those of {name}; native has no others"
+        )
+    backend: Any = open_exported(made.folder, made.manifest, threads=options.threads, max_length=encoder.max_length)
+    backend.folder = made.folder
+    weights = combined(made.base_sha256, *manifest.weights.values())
+    cascade = Cascade.load(checkpoint_folder(name)) if adapter is None else None
+    return Parts(backend, encoder, manifest, weights, backend.batch_tokens, cascade)
 
 
 def check_backend(value: str) -> tuple[str, str]:
@@ -79,7 +139,8 @@ def check_backend(value: str) -> tuple[str, str]:
 
 
 def _torch(name: str, options: LoadOptions) -> Parts:
-    import torch
+    torch = require("torch", extra="torch")
+    require("transformers", extra="torch")
 
     from prorank.backends.devices import pick_device, pick_dtype
     from prorank.backends.torch import TorchBackend

@@ -39,13 +39,13 @@ class LoadOptions:
     template: str | PromptTemplate | None = None
     """Template preset or JSON file (default: the model's own, else ours)."""
     backend: str = "auto"
-    """What runs the model: auto (by the folder's contents), torch, native, openvino, onnx, llamacpp, or
-    remote:MODEL@URL for an OpenAI-compatible server with the same weights (the model then provides only the
-    tokenizer and template)."""
+    """What runs the model: auto (native for the built-in rerankers, else by the folder's contents), torch, native,
+    openvino, onnx, llamacpp, or remote:MODEL@URL for an OpenAI-compatible server with the same weights (the model then
+    provides only the tokenizer and template)."""
     device: str | None = None
-    """One of cpu, cuda and mps (default: the best available)."""
+    """One of cpu, cuda and mps (default: the best available; all but cpu need PyTorch)."""
     dtype: Precision | None = None
-    """Precision (default: bfloat16 if the hardware multiplies it natively, else float32)."""
+    """Precision, in PyTorch (default there: bfloat16 if the hardware multiplies it natively, else float32)."""
     max_length: int | None = None
     """Token limit of a whole prompt (default: the checkpoint's, else 512)."""
     query_max_length: int | None = None

@@ -13,6 +13,7 @@ from prorank.data.collection import Collection, OwnDocuments
 from prorank.data.first_stage import first_stage
 from prorank.data.load import load_collection, splits_of, training_split
 from prorank.data.overlap import find_overlap, without
+from prorank.data.teacher import check_teacher, is_encoder, teacher_scores
 from prorank.pipeline.candidates import lists_of, open_collection
 from prorank.pipeline.checks import collection_there, first_stage_known
 from prorank.training.refine.config import RefineConfig
@@ -38,7 +39,7 @@ class DatasetSpec:
     first_stage: str | None = None
     """Where candidates come from: bm25, dense, fused, given, a run file; default: the data's own lists, else bm25."""
     teacher: str | None = None
-    """Whose scores to learn from: the same names, a run file of `prorank teach`, or given."""
+    """Whose scores to learn from: the same names, an encoder, mixture:[WEIGHT*]SPEC+..., or a file of `teach`."""
     instruction: str | None = None
     """What relevance means here."""
     weight: float = 1.0
@@ -47,6 +48,8 @@ class DatasetSpec:
     """At most so many lists of one query in an epoch."""
     own_documents: OwnDocuments | None = None
     """A document with the query's own id: keep or drop; default: drop in BEIR folders, else keep."""
+    teacher_positives: int = 0
+    """Take so many of the teacher's best candidates as relevant where a query has no relevant document."""
 
 
 Data = str | os.PathLike[str] | DatasetSpec | Sequence[str | os.PathLike[str] | DatasetSpec]
@@ -91,7 +94,16 @@ def datasets_there(specs: Sequence[DatasetSpec]) -> None:
         if spec.first_stage is not None:
             first_stage_known("first_stage", spec.first_stage)
         if spec.teacher is not None:
-            first_stage_known("teacher", spec.teacher)
+            _teacher_known(spec.teacher)
+
+
+def _teacher_known(spec: str) -> None:
+    others = check_teacher(spec)
+    if others:
+        raise ValueError(
+            f"teacher: {others[0]!r} is not a run file, encoder or first stage; a prorank model or a peer scores by "
+            "prorank teach, whose file is named here"
+        )
 
 
 def load_dataset(
@@ -115,9 +127,22 @@ def load_dataset(
     stage = spec.first_stage or ("given" if collection.candidates is not None else "bm25")
     candidates = lists_of(collection, stage, depth, required=need_candidates)
     teacher = None
-    if spec.teacher is not None:
-        teacher = candidates if spec.teacher == stage else first_stage(spec.teacher, collection, 2 * depth)
+    if spec.teacher == stage:
+        teacher = candidates
+    elif spec.teacher is not None:
+        teacher = _taught(spec.teacher, collection, candidates, depth)
     return Prepared(spec, collection, candidates, teacher)
+
+
+def _taught(spec: str, collection: Collection, candidates: Run, depth: int) -> Run:
+    """A teacher's scores: encoders and mixtures score candidates and relevant documents, others what they list."""
+    if not is_encoder(spec) and not spec.startswith("mixture:"):
+        return first_stage(spec, collection, 2 * depth)
+    relevant = {
+        query_id: [d for d, relevance in judged.items() if relevance > 0 and d in collection.documents]
+        for query_id, judged in collection.qrels.items()
+    }
+    return teacher_scores(spec, collection, candidates, extra=relevant)
 
 
 def load_excluded(
@@ -175,5 +200,5 @@ def list_source(prepared: Prepared, config: RefineConfig) -> ListSource:
     spec = prepared.spec
     return ListSource(
         prepared.collection, config, candidates=prepared.candidates, teacher=prepared.teacher,
-        instruction=spec.instruction, weight=spec.weight, cap=spec.cap,
+        instruction=spec.instruction, weight=spec.weight, cap=spec.cap, teacher_positives=spec.teacher_positives,
     )  # fmt: skip

@@ -134,6 +134,14 @@ def _check_targets(config: RefineConfig, prepared: Sequence[Prepared], sources: 
                 raise ValueError(f"refine.losses: {name} learns from a teacher's scores; {remedy}")
         if config.false_negative_margin is not None:
             raise ValueError(f"refine.false_negative_margin: needs a teacher's scores; {remedy}")
+        if config.rivals == "quantiles":
+            raise ValueError(f"refine.rivals: quantiles are those of a teacher's scores; {remedy}")
+    for source in sources:
+        if not source.labelled and not any(name in TEACHER_LOSSES for name in config.loss_weights()):
+            raise ValueError(
+                f"refine.losses: {source.collection.name} has no relevant documents to learn from; add kl or "
+                "margin_mse, or set teacher_positives in its [[datasets]] table"
+            )
     if config.hard_negatives and not any(source.candidates for source in sources):
         raise ValueError("refine.hard_negatives: no candidates to draw them from; give --first-stage (first_stage=...)")
 

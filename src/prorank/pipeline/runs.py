@@ -68,7 +68,8 @@ class MixtureRun(TrainingRun):
     data: Data
     """Collection, or several: BEIR or TREC folder, JSON lines of lists or triples, irds:ID, stdlib; repeatable."""
     teacher: str | None = None
-    """Whose scores kl and margin_mse learn from: as the first stage, or the file of `prorank teach`."""
+    """Whose scores kl and margin_mse learn from: as the first stage, an encoder (splade-tiny, all-mpnet-base-v2,
+    bi-encoder:MODEL, sparse-encoder:MODEL), mixture:[WEIGHT*]SPEC+..., or the file of `prorank teach`."""
     instruction: str | None = None
     """What relevance means in this data."""
     eval_top_k: int = 20

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["scored_candidates", "teacher_known", "teacher_run"]
 
-_FIRST_STAGES = ("bm25", "bm25-padded", "dense", "fused", "given")
-
 
 def teacher_run(
     spec: str,
@@ -32,9 +30,9 @@ def teacher_run(
     """A teacher's scores of the candidates.
 
     Args:
-        spec: ``bm25``, ``dense[:MODEL]``, ``fused``, ``given[:NAME]``, a TREC run file; or a peer as ``evaluate
-            --baseline`` takes it (``bi-encoder``, ``cross-encoder:MODEL``, ``openai-pointwise:MODEL@URL``, ...); or a
-            prorank model.
+        spec: as :func:`prorank.data.teacher.teacher_scores`: an encoder, a first stage, a TREC run file, a mixture; or
+            a peer as ``evaluate --baseline`` takes it (``cross-encoder:MODEL``, ``openai-pointwise:MODEL@URL``, ...);
+            or a prorank model. A mixture may hold all of them.
         folder: keeps the scores, so that an interrupted run goes on.
         options: how a prorank model is loaded; its own ``model`` is not looked at.
         instruction: what relevance means here, for a prorank model.
@@ -42,13 +40,13 @@ def teacher_run(
     Raises:
         ValueError: the spec is unknown.
     """
-    from prorank.data.first_stage import first_stage
+    from prorank.data.teacher import teacher_scores
 
-    if _is_run(spec):
-        depth = max(1000, max(map(len, candidates.values()), default=0))
-        scores = first_stage(spec, collection, depth)
-        return {q: {d: scores[q][d] for d in listed if d in scores.get(q, {})} for q, listed in candidates.items()}
-    return scored_candidates(_system(spec, options or LoadOptions(), instruction), collection, candidates, folder)
+    def peer(part: str) -> Run:
+        system = _system(part, options or LoadOptions(), instruction)
+        return scored_candidates(system, collection, candidates, folder)
+
+    return teacher_scores(spec, collection, candidates, other=peer)
 
 
 def scored_candidates(system: System, collection: Collection, candidates: Run, folder: Path) -> Run:
@@ -69,16 +67,12 @@ def teacher_known(spec: str, options: LoadOptions) -> None:
         ValueError: it will not; the message opens with ``teacher``.
         ImportError: its library is not installed.
     """
-    from prorank.pipeline.checks import first_stage_known, models_known
+    from prorank.data.teacher import check_teacher
+    from prorank.pipeline.checks import models_known
 
-    if _is_run(spec):
-        first_stage_known("teacher", spec)
-    elif _peer(spec) is None:
-        models_known(options, [spec], "teacher")
-
-
-def _is_run(spec: str) -> bool:
-    return spec.partition(":")[0] in _FIRST_STAGES or (Path(spec).is_file() and not spec.endswith(".gguf"))
+    models = [part for part in check_teacher(spec) if _peer(part) is None]
+    if models:
+        models_known(options, models, "teacher")
 
 
 def _peer(spec: str) -> Callable[[], System] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from importlib import metadata, resources
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
@@ -18,6 +18,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from prorank._version import __version__
 from prorank.serve import answers
 from prorank.serve.config import ServeConfig
 from prorank.serve.errors import ApiError
@@ -103,7 +104,7 @@ def create_app(
     api = FastAPI(
         title="ProRank",
         summary="Rerank documents with a small language model",
-        version=metadata.version("prorank") if _installed() else "0",
+        version=__version__,
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
@@ -138,14 +139,6 @@ def _add_error_handlers(api: FastAPI, gate: Gate) -> None:
     api.add_exception_handler(HTTPException, not_routed)
     api.add_exception_handler(ClientGoneError, gone)
     api.add_exception_handler(Exception, broken)
-
-
-def _installed() -> bool:
-    try:
-        metadata.version("prorank")
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _add_rerank_routes(api: FastAPI, service: Service) -> None:

@@ -31,7 +31,7 @@ from prorank.serve.work import Outcome, Work
 
 if TYPE_CHECKING:
     from prorank.prompt.encoded import Encoded
-    from prorank.serve.jobs import Margins
+    from prorank.scoring import Margins
     from prorank.types import Chunk
 
 __all__ = ["ClientGoneError", "Service"]

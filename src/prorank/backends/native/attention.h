@@ -18,12 +18,14 @@ static void rotate(float *x, const float *norm, float epsilon, int size, const f
     }
 }
 
-static void narrow(const float *x, float factor, int count, bf16 *out) {
-    const __m512 by = _mm512_set1_ps(factor);
-    for (int i = 0; i < count; i += LANES) {
-        const __mmask16 some = first(count - i);
-        _mm256_mask_storeu_epi16(out + i, some, to_bf16(_mm512_mul_ps(_mm512_maskz_loadu_ps(some, x + i), by)));
-    }
+/* A key or a value; `count` is a multiple of 16. */
+static void narrow(const float *x, int count, bf16 *out) {
+    for (int i = 0; i < count; i += LANES) store_bf16(out + i, load(x + i));
+}
+
+/* A query. */
+static void narrow_query(const float *x, float factor, int count, Factor *out) {
+    for (int i = 0; i < count; i += LANES) store_factors(out + i, times(load(x + i), every(factor)));
 }
 
 /* Keys and values of positions from `at`, as panels: keys [positions / 64][size / 2][64][2], values
@@ -43,25 +45,26 @@ static void pack(const bf16 *keys, const bf16 *values, int count, int at, int si
 }
 
 /* out[rows][64] = a[rows][2 pairs] times a panel [pairs][64][2]. */
-INLINE void product(const int rows, const bf16 *a, size_t a_stride, int pairs, const bf16 *panel, float *out,
+INLINE void product(const int rows, const Factor *a, size_t a_stride, int pairs, const bf16 *panel, float *out,
                     size_t out_stride) {
-    __m512 sum[ROWS][VECTORS];
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] = _mm512_setzero_ps();
-    for (int p = 0; p < pairs; p++) {
-        __m512i w[VECTORS];
-        UNROLL for (int v = 0; v < VECTORS; v++) w[v] = _mm512_load_si512(panel + ((size_t)p * PANEL + v * LANES) * 2);
-        UNROLL for (int r = 0; r < rows; r++) {
-            int32_t two;
-            memcpy(&two, a + r * a_stride + 2 * p, 4);
-            const __m512i x = _mm512_set1_epi32(two);
-            UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] = dot2(sum[r][v], x, w[v]);
+    for (int first = 0; first < VECTORS; first += ACROSS) {
+        Floats sum[ROWS][ACROSS];
+        UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < ACROSS; v++) sum[r][v] = every(0.0f);
+        for (int p = 0; p < pairs; p++) UNROLL for (int part = 0; part < PARTS; part++) {
+            Pairs w[ACROSS];
+            UNROLL for (int v = 0; v < ACROSS; v++)
+                w[v] = load_pairs(panel + ((size_t)p * PANEL + (first + v) * LANES) * 2, part);
+            UNROLL for (int r = 0; r < rows; r++) {
+                const Pairs x = repeat_factor(a + r * a_stride + 2 * p, part);
+                UNROLL for (int v = 0; v < ACROSS; v++) sum[r][v] = add_products(sum[r][v], x, w[v]);
+            }
         }
+        UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < ACROSS; v++)
+            store(out + r * out_stride + (first + v) * LANES, sum[r][v]);
     }
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < VECTORS; v++)
-        _mm512_storeu_ps(out + r * out_stride + v * LANES, sum[r][v]);
 }
 
-static void product_of(int rows, const bf16 *a, size_t a_stride, int pairs, const bf16 *panel, float *out,
+static void product_of(int rows, const Factor *a, size_t a_stride, int pairs, const bf16 *panel, float *out,
                        size_t out_stride) {
     switch (rows) {
         case 1: product(1, a, a_stride, pairs, panel, out, out_stride); break;
@@ -74,24 +77,26 @@ static void product_of(int rows, const bf16 *a, size_t a_stride, int pairs, cons
 }
 
 /* Scores to shares of 1, in bfloat16, and zeros up to `padded`; returns 1 / their sum before they were divided. */
-static float soften(const float *scores, int visible, int padded, bf16 *shares) {
-    __m512 largest = _mm512_set1_ps(-INFINITY);
+static float soften(const float *scores, int visible, int padded, Factor *shares) {
+    Floats largest = every(-INFINITY), sum[SUMS];
     for (int i = 0; i < visible; i += LANES)
-        largest = _mm512_mask_max_ps(largest, first(visible - i), largest, _mm512_loadu_ps(scores + i));
-    const __m512 most = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
-    __m512 sum = _mm512_setzero_ps();
-    for (int i = 0; i < padded; i += LANES) {
-        const __mmask16 some = i < visible ? first(visible - i) : 0;
-        const __m512 e = _mm512_maskz_mov_ps(some, exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + i), most)));
-        sum = _mm512_add_ps(sum, e);
-        _mm256_storeu_si256((__m256i *)(shares + i), to_bf16(e));
-    }
-    return 1.0f / _mm512_reduce_add_ps(sum);
+        largest = larger(largest, first_of(visible - i, load(scores + i), largest));
+    const Floats most = every(largest_of(largest));
+    UNROLL for (int v = 0; v < SUMS; v++) sum[v] = every(0.0f);
+    for (int i = 0; i < padded; i += SIXTEEN)
+        UNROLL for (int v = 0; v < SUMS; v++) {
+            const int at = i + v * LANES;
+            const Floats share = exponential(subtract(load(scores + at), most));
+            const Floats e = first_of(visible - at, share, every(0.0f));
+            sum[v] = add(sum[v], e);
+            store_factors(shares + at, e);
+        }
+    return 1.0f / sum_of(sum);
 }
 
 /* `rows` neighbouring tokens of one head; the first sees `visible` positions, each one more. */
 static void attend(int rows, int visible, int size, int capacity, const Space *space, float *out, size_t stride) {
-    const int seen = visible + rows - 1, padded = (seen + LANES - 1) / LANES * LANES;
+    const int seen = visible + rows - 1, padded = (seen + SIXTEEN - 1) / SIXTEEN * SIXTEEN;
     for (int panel = 0; panel * PANEL < seen; panel++)
         product_of(rows, space->queries, size, size / 2, space->key_panels + (size_t)panel * size * PANEL,
                    space->scores + panel * PANEL, capacity);

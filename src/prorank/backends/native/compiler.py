@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.util
+import logging
 import os
 import shlex
 import shutil
@@ -16,7 +18,9 @@ from pathlib import Path
 
 from prorank.cache import cache_dir
 
-__all__ = ["compiled", "compiler", "processor_features"]
+__all__ = ["compiled", "compiler"]
+
+logger = logging.getLogger(__name__)
 
 _TIMEOUT = 300  # seconds
 
@@ -24,23 +28,57 @@ _TIMEOUT = 300  # seconds
 def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
     """A C file, with the headers beside it, as a library.
 
-    It comes from the cache where this compiler and these flags have made it before.
+    It comes from the cache where this compiler and these flags have made it before. Where the cache cannot be written
+    to, it is compiled for this process alone, and a warning says so.
 
     Raises:
-        ImportError: there is no compiler, or it fails; says what to do.
+        ImportError: there is no compiler, it fails, or the library cannot be opened; says what to do.
     """
     command = [*compiler(), *flags]
     files = [source, *sorted(source.parent.glob("*.h"))]
     parts = [*(file.read_bytes() for file in files), *(part.encode() for part in command)]
     named = hashlib.sha256(b"\0".join(parts)).hexdigest()
     path = cache_dir("native", f"{source.stem}-{named[:16]}.so")
-    if not path.is_file():
+    with contextlib.suppress(OSError):  # not there, or damaged: it is made anew
+        if path.is_file():
+            return ctypes.CDLL(str(path))
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # a concurrent process writes the same file
-            made = Path(folder) / path.name
-            _run([*command, "-shared", "-fPIC", "-o", str(made), str(source), "-lm"])
+        aside = tempfile.TemporaryDirectory(dir=path.parent, prefix="making-")
+    except OSError as error:
+        logger.warning("native: the cache cannot be written to (%s): compiling for this process alone", error)
+        return _for_this_process(command, source)
+    with aside as folder:  # a concurrent process writes the same file
+        made = _make(command, source, Path(folder))
+        with contextlib.suppress(OSError):
             os.replace(made, path)
-    return ctypes.CDLL(str(path))
+            made = path
+        return _opened(made)
+
+
+def _for_this_process(command: Sequence[str], source: Path) -> ctypes.CDLL:
+    try:
+        aside = tempfile.TemporaryDirectory(prefix="prorank-native-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ImportError(f"native: no folder to compile in: {error}; set PRORANK_CACHE to one") from error
+    with aside as folder:
+        return _opened(_make(command, source, Path(folder)))
+
+
+def _make(command: Sequence[str], source: Path, folder: Path) -> Path:
+    made = folder / f"{source.stem}.so"
+    _run([*command, "-shared", "-fPIC", "-o", str(made), str(source), "-lm"])
+    return made
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ImportError(
+            f"native: the compiled library cannot be opened ({error}); set PRORANK_CACHE to a folder of a file system "
+            "that lets programs run, or use another --backend"
+        ) from error
 
 
 def compiler() -> list[str]:
@@ -60,19 +98,13 @@ def compiler() -> list[str]:
     raise ImportError("no C compiler: install gcc or clang, or the one that comes with: pip install 'prorank[native]'")
 
 
-def processor_features() -> frozenset[str]:
-    """What Linux says this processor can do, such as ``avx512_vnni``; empty elsewhere."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8", "replace").splitlines() if info.is_file() else []
-    found = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
-    return frozenset(found.split())
-
-
 def _run(command: Sequence[str]) -> None:
+    named = f"native: the C compiler `{shlex.join(compiler())}`"
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ImportError(f"{shlex.join(command)}: {error}") from error
+        raise ImportError(f"{named} did not run: {error}") from error
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise ImportError(f"{shlex.join(command)}: {said[0] if said else f'exit code {done.returncode}'}")
+        fault = next((line for line in said if "error" in line), said[0] if said else f"exit code {done.returncode}")
+        raise ImportError(f"{named} failed: {fault}")

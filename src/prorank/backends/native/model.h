@@ -1,10 +1,10 @@
-/* A model, a batch, and the memory that a batch needs. native.py has the same structures, field by field. */
+/* A model, a batch, and the memory that a batch needs. weights.py has the same structures, field by field. */
 #pragma once
 #include "arithmetic.h"
 
 typedef struct {
-    const int8_t *weights; /* [outputs / 64][inputs / 4][64][4] */
-    const int32_t *shift;  /* [outputs / 64][groups][64]: -128 times the sum of a group's weights */
+    const int8_t *weights; /* [outputs / 64][inputs / STEP][64][STEP] */
+    const int32_t *shift;  /* [outputs / 64][groups][64]: -OFFSET times the sum of a group's weights */
     const float *scales;   /* [outputs / 64][groups][64] */
     const float *bias;     /* [outputs], or NULL */
     int32_t inputs, outputs;
@@ -42,12 +42,12 @@ typedef struct {
     float *stream;   /* [tokens][hidden] */
     float *wide;     /* [tokens][queries, keys and values] or [tokens][inner] */
     float *attended; /* [tokens][heads * size] */
-    uint8_t *rounded;
+    Rounded *rounded;
     float *scales;
     float *cosines, *sines; /* [longest row][size / 2] */
     bf16 *keys, *values;    /* [key heads][tokens][size] */
     bf16 *key_panels, *value_panels;
-    bf16 *queries;   /* [ROWS][size] */
+    Factor *queries; /* [ROWS][size] */
     float *scores;   /* [ROWS][positions, padded] */
-    bf16 *shares;    /* likewise */
+    Factor *shares;  /* likewise */
 } Space;

@@ -7,7 +7,9 @@
  * padding, and nothing a token goes through depends on its neighbours: its state is the same to the last bit in any
  * batch.
  *
- * Needs AVX-512 with VNNI. See native.py for how weights are laid out and who calls this.
+ * Each instruction set has a header of its own (avx512.h with amx.h, avx2.h, neon.h with i8mm.h) and is compiled from
+ * this file by itself; levels.py says which there are. Floats are added up in the same order in all of them. See
+ * weights.py for how weights are laid out, and engine.py for who calls this.
  */
 #include "attention.h"
 #include "linear.h"
@@ -44,17 +46,17 @@ static size_t lay_out(const Model *model, const Batch *batch, char *base, Space 
     space->stream = cut(base, &used, tokens * model->hidden * 4);
     space->wide = cut(base, &used, tokens * wide * 4);
     space->attended = cut(base, &used, tokens * queries * 4);
-    space->rounded = cut(base, &used, tokens * inputs);
-    space->scales = cut(base, &used, tokens * inputs / GROUP * 4);
+    space->rounded = cut(base, &used, (tokens + SPARE) * inputs * sizeof(Rounded));
+    space->scales = cut(base, &used, (tokens + SPARE) * inputs / GROUP * 4);
     space->cosines = cut(base, &used, capacity * model->size * 2);
     space->sines = cut(base, &used, capacity * model->size * 2);
     space->keys = cut(base, &used, model->key_heads * tokens * model->size * 2);
     space->values = cut(base, &used, model->key_heads * tokens * model->size * 2);
     space->key_panels = cut(base, &used, capacity * model->size * 2);
     space->value_panels = cut(base, &used, capacity * panels * PANEL * 2);
-    space->queries = cut(base, &used, ROWS * model->size * 2);
+    space->queries = cut(base, &used, ROWS * model->size * sizeof(Factor));
     space->scores = cut(base, &used, ROWS * capacity * 4);
-    space->shares = cut(base, &used, ROWS * capacity * 2);
+    space->shares = cut(base, &used, ROWS * capacity * sizeof(Factor));
     return used;
 }
 
@@ -62,8 +64,7 @@ static void embed(const Model *model, const Batch *batch, float *stream) {
     for (int r = 0; r < batch->rows; r++)
         for (int t = 0; t < batch->lengths[r]; t++, stream += model->hidden) {
             const uint16_t *row = model->embeddings + (size_t)batch->ids[(size_t)r * batch->width + t] * model->hidden;
-            for (int i = 0; i < model->hidden; i += LANES)
-                _mm512_storeu_ps(stream + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(row + i))));
+            for (int i = 0; i < model->hidden; i += LANES) store(stream + i, load_f16(row + i));
         }
 }
 
@@ -88,8 +89,8 @@ static void keep_keys(const Model *model, const Batch *batch, int index, int tok
                 const size_t place = ((size_t)h * tokens + t) * size;
                 rotate(key, layer->key_norm, model->epsilon, size, space->cosines + (size_t)i * size / 2,
                        space->sines + (size_t)i * size / 2);
-                narrow(key, 1.0f, size, space->keys + place);
-                narrow(key + heads * size, 1.0f, size, space->values + place);
+                narrow(key, size, space->keys + place);
+                narrow(key + heads * size, size, space->values + place);
             }
     if (!batch->present) return;
     const size_t length = batch->lengths[0], block = length * size;
@@ -124,7 +125,7 @@ static void attention(const Model *model, const Batch *batch, int index, int tok
                         float *query = space->wide + token * layer->qkv.outputs + q * size;
                         rotate(query, layer->query_norm, model->epsilon, size, space->cosines + turn,
                                space->sines + turn);
-                        narrow(query, scale, size, space->queries + (size_t)i * size);
+                        narrow_query(query, scale, size, space->queries + (size_t)i * size);
                     }
                     float *out = space->attended + (size_t)(only_last ? r : start + t) * stride + q * size;
                     attend(rows, batch->before + t + 1, size, capacity, space, out, stride);
@@ -164,7 +165,16 @@ static void run_layer(const Model *model, const Batch *batch, int index, int tok
     multiply_add(&layer->down, left, space, space->stream);
 }
 
-/* ---- what native.py calls ---- */
+/* ---- what engine.py calls ---- */
+
+/* Once a process, before anything else: 0, or the system refuses what the processor has. */
+int prorank_begin(void) {
+#ifdef PRORANK_AMX
+    return ask_for_tiles();
+#else
+    return 0;
+#endif
+}
 
 /* Bytes of working memory for a batch. */
 size_t prorank_space(const Model *model, const Batch *batch) {
@@ -183,7 +193,13 @@ void prorank_run(const Model *model, const Batch *batch, void *memory) {
     const size_t between = (size_t)tokens * model->hidden * 4;
     if (batch->from) memcpy(space.stream, batch->stream, between);
     else embed(model, batch, space.stream);
+#ifdef PRORANK_AMX
+    take_tiles();
+#endif
     for (int i = batch->from; i < batch->to; i++) run_layer(model, batch, i, tokens, &space);
+#ifdef PRORANK_AMX
+    leave_tiles();
+#endif
     if (batch->to < model->layers) {
         memcpy(batch->stream, space.stream, between);
         return;
@@ -202,9 +218,9 @@ void prorank_pack(const int8_t *weights, int32_t outputs, int32_t inputs, int8_t
     memset(shift, 0, (size_t)outputs * groups * 4);
     for (int o = 0; o < outputs; o++) {
         const int8_t *row = weights + (size_t)o * inputs;
-        int8_t *to = packed + (size_t)(o / PANEL) * PANEL * inputs + (o % PANEL) * 4;
+        int8_t *to = packed + (size_t)(o / PANEL) * PANEL * inputs + (o % PANEL) * STEP;
         int32_t *sums = shift + (size_t)(o / PANEL) * PANEL * groups + o % PANEL;
-        for (int k = 0; k < inputs; k += 4) memcpy(to + (size_t)k * PANEL, row + k, 4);
-        for (int k = 0; k < inputs; k++) sums[(size_t)(k / GROUP) * PANEL] -= 128 * row[k];
+        for (int k = 0; k < inputs; k += STEP) memcpy(to + (size_t)k * PANEL, row + k, STEP);
+        for (int k = 0; k < inputs; k++) sums[(size_t)(k / GROUP) * PANEL] -= OFFSET * row[k];
     }
 }

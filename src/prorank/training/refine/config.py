@@ -35,7 +35,12 @@ class RefineConfig(TrainingConfig):
     never sees what the first stage did not find, and a relevant document without the query's words, set against rivals
     that have them all, teaches it to dislike those words."""
     false_negative_margin: float | None = None
-    """Leave out unjudged candidates that a teacher scores above the relevant document's score minus this."""
+    """Suspect unjudged candidates that a teacher scores above the relevant document's score minus this."""
+    false_negatives: str = "drop"
+    """What becomes of the suspected: drop leaves them out of lists, unlabel only out of losses on judgments."""
+    rivals: str = "window"
+    """How candidates are drawn: window, all of the rank window alike; quantiles, one out of each equal part of it in
+    the teacher's order, so that a list spans the teacher's scores."""
     relevance_threshold: int = 1
     """Judgments of at least this are relevant; a grade teaches as grade - threshold + 1."""
 
@@ -75,6 +80,9 @@ class RefineConfig(TrainingConfig):
             raise ValueError(f"hard_negatives: expected at most list_size - 1, got {self.hard_negatives}")
         if self.hard_rank_to < self.hard_rank_from:
             raise ValueError(f"hard_rank_to: expected at least hard_rank_from, got {self.hard_rank_to}")
+        for name, known in (("false_negatives", ("drop", "unlabel")), ("rivals", ("window", "quantiles"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
         for name in ("temperature", "teacher_temperature", "lora_plus_ratio"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")

@@ -8,6 +8,7 @@ prefix's keys and values (gradient caching; Gao et al. 2021, arXiv 2101.06983). 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -162,12 +163,13 @@ class ListLearner:
     def _statistics(
         self, item: RankingList, group: EncodedGroup, margins: torch.Tensor, loss: ListLoss
     ) -> ListStatistics:
-        targets = item.relevance if item.relevance is not None else item.teacher
+        relevance = None if item.relevance is None else [0.0 if math.isnan(r) else r for r in item.relevance]
+        targets = relevance if relevance is not None else item.teacher
         best, gap = float("nan"), float("nan")
         if targets is not None:
             best = float(targets[int(margins.argmax())] == max(targets))
-        if item.relevance is not None:
-            relevant = torch.tensor(item.relevance, device=margins.device) > 0
+        if relevance is not None:
+            relevant = torch.tensor(relevance, device=margins.device) > 0
             if bool(relevant.any()) and not bool(relevant.all()):
                 gap = float(margins[relevant].mean() - margins[~relevant].mean())
         tokens = len(group.prefix_ids) + sum(map(len, group.own_ids))

@@ -6,6 +6,8 @@ model.
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -31,7 +33,7 @@ class RankingList(NamedTuple):
     """None: the template's own."""
     documents: tuple[str, ...]
     relevance: tuple[float, ...] | None
-    """Graded relevance from 0, a document; None for an unlabelled query."""
+    """Graded relevance from 0, a document, NaN where it is unknown; None for an unlabelled query."""
     teacher: tuple[float, ...] | None
     """A teacher's scores, a document; None without a teacher."""
 
@@ -45,6 +47,7 @@ class ListSource:
         instruction: given to every query of this collection.
         weight: of this source in a mixture.
         cap: at most so many lists of one query in an epoch; None: one for each of its relevant documents.
+        teacher_positives: of a query without a relevant document so many of the teacher's best count as relevant.
         dropped: query ids that must not be trained on (shared with an evaluation set).
 
     Raises:
@@ -62,6 +65,7 @@ class ListSource:
         instruction: str | None = None,
         weight: float = 1.0,
         cap: int | None = None,
+        teacher_positives: int = 0,
         dropped: frozenset[str] = frozenset(),
     ) -> None:
         self.collection, self.config = collection, config
@@ -82,12 +86,21 @@ class ListSource:
             and (grades := {d: self._grade(r) for d, r in judged.items() if d in collection.documents})
             and max(grades.values()) > 0
         }
-        unlabelled = [q for q in self._teacher if q not in collection.qrels and q in collection.queries]
+        unlabelled = [q for q in self._teacher if q not in self._grades and q in collection.queries]
+        if teacher_positives:
+            for query_id in unlabelled:
+                scores = self._teacher[query_id]
+                known = (d for d in sorted(scores, key=lambda d: -scores[d]) if d in collection.documents)
+                self._grades[query_id] = dict.fromkeys(itertools.islice(known, teacher_positives), 1.0)
+            unlabelled = []
+        self.labelled = bool(self._grades)
+        """Whether any query has a relevant document."""
         usable = [q for q in (*self._grades, *unlabelled) if q not in dropped]
         if not usable:
             raise ValueError(
                 f"data: {collection.name} has no query with a relevant document in the corpus (threshold "
-                f"{config.relevance_threshold}), and no teacher scores for unlabelled ones"
+                f"{config.relevance_threshold}), and no teacher scores for unlabelled ones; a teacher gives such "
+                "queries something to learn"
             )
         self.held_out_ids = [q for q in usable if is_held_out(q, config.held_out)]
         train = [q for q in usable if not is_held_out(q, config.held_out)]
@@ -130,9 +143,18 @@ class ListSource:
         window = self._window(query_id, positive)
         if positive is None:  # unlabelled: the teacher orders what the candidates hold
             hard = max(hard, self.config.list_size // 2)
-        chosen += rng.sample(window, min(hard, len(window)))
-        chosen += self._random(query_id, self.config.list_size - len(chosen), rng, chosen)
-        return self._list(query_id, chosen)
+        hard = min(hard, len(window))
+        spread = self.config.rivals == "quantiles" and query_id in self._teacher
+        chosen += self._spread(query_id, window, hard, rng) if spread else rng.sample(window, hard)
+        dropped = self._suspect(query_id, positive) if self.config.false_negatives == "drop" else ()
+        chosen += self._random(query_id, self.config.list_size - len(chosen), rng, [*chosen, *dropped])
+        return self._list(query_id, positive, chosen)
+
+    def _spread(self, query_id: str, window: Sequence[str], count: int, rng: random.Random) -> list[str]:
+        """One document out of each of ``count`` equal parts of the window, which the teacher orders; best first."""
+        scores = self._teacher[query_id]
+        ordered = sorted(window, key=lambda d: -scores.get(d, -math.inf))
+        return [rng.choice(ordered[i * len(ordered) // count : (i + 1) * len(ordered) // count]) for i in range(count)]
 
     def _positives(self, query_id: str) -> list[str]:
         """The relevant documents that lists may be built around."""
@@ -150,17 +172,24 @@ class ListSource:
         listed = list(self.candidates.get(query_id, {}))[self.config.hard_rank_from - 1 : self.config.hard_rank_to]
         if positive is None:
             return listed
-        grades, scores = self._grades[query_id], self._teacher.get(query_id, {})
+        grades = self._grades[query_id]
         content = self.collection.documents[positive].content
-        margin = self.config.false_negative_margin
-        limit = scores[positive] - margin if margin is not None and positive in scores else float("inf")
+        suspect = self._suspect(query_id, positive) if self.config.false_negatives == "drop" else set()
         return [
             d
             for d in listed
             if grades.get(d, 0.0) < grades[positive]
             and self.collection.documents[d].content != content
-            and (d in grades or scores.get(d, -float("inf")) <= limit)
+            and d not in suspect
         ]
+
+    def _suspect(self, query_id: str, positive: str | None) -> set[str]:
+        """Unjudged documents that the teacher scores too near the relevant one, or above it: perhaps relevant."""
+        margin, scores = self.config.false_negative_margin, self._teacher.get(query_id, {})
+        if margin is None or positive not in scores:
+            return set()
+        grades, limit = self._grades[query_id], scores[positive] - margin
+        return {d for d, score in scores.items() if score > limit and d not in grades}
 
     def _random(self, query_id: str, count: int, rng: random.Random, taken: Sequence[str]) -> list[str]:
         grades, used = self._grades.get(query_id, {}), set(taken)
@@ -176,8 +205,10 @@ class ListSource:
                 used.add(doc_id)
         return chosen
 
-    def _list(self, query_id: str, doc_ids: Sequence[str]) -> RankingList:
+    def _list(self, query_id: str, positive: str | None, doc_ids: Sequence[str]) -> RankingList:
         grades, scores = self._grades.get(query_id), self._teacher.get(query_id)
+        if grades and self.config.false_negatives == "unlabel":
+            grades = {**dict.fromkeys(self._suspect(query_id, positive), math.nan), **grades}
         floor = min(scores.values()) if scores else 0.0
         return RankingList(
             self.collection.name,

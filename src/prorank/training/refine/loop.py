@@ -129,7 +129,8 @@ def refine(
             if session.evaluation_due and on_eval is not None:
                 state.after = session.from_first(measured)
                 session.log_held_out(state.after)
-                session.keep_best(state.after.get(score, -math.inf))
+                if score in state.after:  # without judgments nothing is best, and the last checkpoint is taken
+                    session.keep_best(state.after[score])
                 if session.settled:
                     session.stop("settled")
     best = out / "best" if (out / "best").is_dir() else out / "last"

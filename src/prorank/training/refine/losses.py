@@ -160,8 +160,8 @@ def combined(
 
     Args:
         weights: loss name -> weight.
-        relevance: ``(Q, L)`` judgments, or None; lists without both a relevant and an irrelevant document teach the
-            label losses nothing but ``bce`` and ``balanced_bce``.
+        relevance: ``(Q, L)`` judgments, NaN where unknown, which no label loss reads; or None. Lists without both a
+            relevant and an irrelevant document teach the label losses nothing but ``bce`` and ``balanced_bce``.
         teacher: ``(Q, L)`` scores, or None.
         temperature: of ``softmax``.
         teacher_temperature: of ``kl``.
@@ -173,13 +173,14 @@ def combined(
         if targets is None or not weight:
             continue
         options = {"softmax": {"temperature": temperature}, "kl": {"temperature": teacher_temperature}}.get(name, {})
-        rows = torch.ones_like(mask[:, 0])
+        counted = mask & ~targets.isnan() if name in LABEL_LOSSES else mask
+        rows = counted.any(-1)
         if name in LABEL_LOSSES and name not in ("bce", "balanced_bce"):
-            best = targets.masked_fill(~mask, -torch.inf).amax(-1)
-            rows = (best > targets.masked_fill(~mask, torch.inf).amin(-1)) & (best > 0)
+            best = targets.masked_fill(~counted, -torch.inf).amax(-1)
+            rows = (best > targets.masked_fill(~counted, torch.inf).amin(-1)) & (best > 0)
         if not bool(rows.any()):
             continue
-        value = LOSSES[name](margins[rows], targets[rows], mask[rows], **options)
+        value = LOSSES[name](margins[rows], targets.nan_to_num()[rows], counted[rows], **options)
         parts[name] = float(value.detach())
         total = total + weight * value
     return ListLoss(total, parts)
