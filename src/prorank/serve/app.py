@@ -50,6 +50,8 @@ _SUMMARIES = {
     "/voyage/v1/rerank": "Rerank: Voyage AI",
     "/infinity/rerank": "Rerank: infinity, with its own defaults",
     "/rerank": "Rerank: text-embeddings-inference (texts), or as /v1/rerank (documents)",
+    "/reranking": "Rerank: llama.cpp, as /rerank",
+    "/v1/reranking": "Rerank: llama.cpp, as /rerank",
     "/score": "Score pairs: vLLM",
     "/v1/score": "Score pairs: vLLM",
 }

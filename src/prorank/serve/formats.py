@@ -187,6 +187,8 @@ ROUTES: Mapping[str, tuple[str, ...]] = {
     "/voyage/v1/rerank": ("voyage",),
     "/infinity/rerank": ("infinity",),
     "/rerank": ("tei", "v1"),
+    "/reranking": ("tei", "v1"),
+    "/v1/reranking": ("tei", "v1"),
     "/score": ("score",),
     "/v1/score": ("score",),
 }

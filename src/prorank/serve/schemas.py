@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
 from prorank.ranking import Thresholds
@@ -24,11 +24,24 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _spoken(value: object) -> object:
+    """RAGFlow and Xinference's clients send true and false as words."""
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+Switch = Annotated[
+    bool,
+    BeforeValidator(_spoken),
+    WithJsonSchema(
+        {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": "^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])$"}]}
+    ),
+]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 TopN = Annotated[int, Field(ge=1, description="How many results to return; all by default."), BeforeValidator(_whole)]
 TopNOrAll = Annotated[
     int, Field(ge=0, description="How many results to return; 0 (vLLM's default) means all."), BeforeValidator(_whole)
 ]
+TokensOrAll = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 Texts = Annotated[list[str], Field(min_length=1)]
 
 
@@ -77,11 +90,27 @@ class _RerankRequest(_Request):
 
 _NULL: JsonDict = {"type": "null"}
 _OBJECT_WITH_TEXT: JsonDict = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
-_TEXTS_ARRAY: JsonDict = {"type": "array", "items": {"anyOf": [{"type": "string"}, _OBJECT_WITH_TEXT]}}
+_TEXT_PART: JsonDict = {
+    "type": "object",
+    "required": ["type", "text"],
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+}
+_OBJECT_WITH_PARTS: JsonDict = {
+    "type": "object",
+    "required": ["content"],
+    "properties": {"content": {"type": "array", "minItems": 1, "items": _TEXT_PART}},
+}
+_TEXTS_ARRAY: JsonDict = {
+    "type": "array",
+    "items": {"anyOf": [{"type": "string"}, _OBJECT_WITH_TEXT, _OBJECT_WITH_PARTS]},
+}
+
+
+_USE_ACTIVATION = Field(None, description="vLLM's name for raw_scores, the other way round: false gives margins.")
 
 
 class V1Request(_RerankRequest):
-    """``POST /v1/rerank``: Jina, Cohere v1, infinity and llama.cpp."""
+    """``POST /v1/rerank``: Jina, Cohere v1, infinity, llama.cpp and vLLM."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -112,11 +141,22 @@ class V1Request(_RerankRequest):
     )
     texts: Texts | None = Field(None, description="llama.cpp's other name for documents.")
     top_n: TopNOrAll | None = None
-    return_documents: bool | None = Field(None, description="Give the documents back; on by default, as at Jina.")
+    return_documents: Switch | None = Field(None, description="Give the documents back; on by default, as at Jina.")
     rank_fields: list[str] | None = Field(
         None, description="Cohere v1: which fields of document objects are read; text by default."
     )
-    return_margins: bool | None = Field(None, description="Adds each result's margin (logit) beside its score.")
+    return_margins: Switch | None = Field(None, description="Adds each result's margin (logit) beside its score.")
+    max_tokens_per_doc: TokensOrAll | None = Field(
+        None, description="What lies behind is not read; 0 (vLLM's default) means all."
+    )
+    use_activation: bool | None = _USE_ACTIVATION
+
+    def common(self) -> dict[str, Any]:
+        """vLLM's names for ours, too."""
+        common = super().common()
+        common["raw_scores"] = common["raw_scores"] or self.use_activation is False
+        common["max_tokens_per_doc"] = self.max_tokens_per_doc or None
+        return common
 
 
 class InfinityRequest(_RerankRequest):
@@ -164,3 +204,9 @@ class ScoreRequest(_Request):
 
     text_1: str | Texts
     text_2: str | Texts
+    use_activation: bool | None = _USE_ACTIVATION
+
+    def common(self) -> dict[str, Any]:
+        """vLLM's name for ours, too."""
+        common = super().common()
+        return {**common, "raw_scores": common["raw_scores"] or self.use_activation is False}
