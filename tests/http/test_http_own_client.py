@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from standin import StandIn
 
 import prorank
 from prorank.client import AsyncClient, Client, ServerError
+from prorank.client.requests import RankKeywords, RankOptions
 from prorank.types import Document
 
 QUERY = "how do vaccines create immunity"
@@ -243,3 +245,8 @@ async def test_an_iterator_goes_in_several_requests(
     assert sorted(map(sum, reranker.calls)) == [1, 2, 3]
     async with AsyncClient(url) as several:
         assert [(r.index, r.doc_id, r.margin) for r in await several.rank(QUERY, iter(DOCUMENTS), top_k=2)] == wanted
+
+
+def test_the_arguments_are_the_options() -> None:
+    """They are spelled twice: once for who reads and checks types, once for who runs."""
+    assert set(RankKeywords.__annotations__) == {field.name for field in dataclasses.fields(RankOptions)}

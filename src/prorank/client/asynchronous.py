@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Unpack
 
-from prorank.client.requests import RankOptions, Requests, checked, ranking_of, scores_of
+from prorank.client.requests import RankKeywords, RankOptions, Requests, checked, ranking_of, scores_of
 from prorank.ranking import Collected, Ranking
 from prorank.types import DocumentLike
 
@@ -24,7 +24,7 @@ class AsyncClient(Requests):
         self,
         query: str,
         documents: Iterable[DocumentLike],
-        **options: Any,
+        **options: Unpack[RankKeywords],
     ) -> Ranking:
         """See :meth:`prorank.Client.rank`."""
         given = RankOptions(**options)

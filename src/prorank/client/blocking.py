@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Unpack
 
-from prorank.client.requests import RankOptions, Requests, checked, ranking_of, scores_of
+from prorank.client.requests import RankKeywords, RankOptions, Requests, checked, ranking_of, scores_of
 from prorank.ranking import Collected, Ranking
 from prorank.types import DocumentLike
 
@@ -37,7 +37,7 @@ class Client(Requests):
         self,
         query: str,
         documents: Iterable[DocumentLike],
-        **options: Any,
+        **options: Unpack[RankKeywords],
     ) -> Ranking:
         """The documents from most to least relevant, as :meth:`prorank.Reranker.rank` gives them.
 

@@ -6,13 +6,13 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any
+from typing import Any, TypedDict
 
 from prorank._optional import require
 from prorank.ranking import Ranking, Thresholds, check_count, document_blocks
 from prorank.types import Chunk, Document, DocumentLike, RankResult
 
-__all__ = ["RankOptions", "Requests", "ServerError", "checked", "ranking_of", "scores_of"]
+__all__ = ["RankKeywords", "RankOptions", "Requests", "ServerError", "checked", "ranking_of", "scores_of"]
 
 _LONGEST_PAUSE = 30.0
 _BLOCK = 100  # documents of an iterator in one request
@@ -65,6 +65,20 @@ class RankOptions:
         optional = {"instruction": self.instruction, "model": self.model or model, **thresholds}
         given: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
         return given | counts | ({"return_chunks": True} if self.return_chunks else {})
+
+
+class RankKeywords(TypedDict, total=False):
+    """The fields of :class:`RankOptions` as arguments."""
+
+    top_k: int | None
+    instruction: str | None
+    return_documents: bool
+    model: str | None
+    min_score: float | None
+    min_margin: float | None
+    return_chunks: bool
+    max_chunks_per_doc: int | None
+    max_tokens_per_doc: int | None
 
 
 _COUNTS = ("top_k", "max_chunks_per_doc", "max_tokens_per_doc")
