@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tiny_models import ARCHITECTURES, make_tiny
+from testkit.tiny_models import ARCHITECTURES, make_tiny
 
 REPO = Path(__file__).resolve().parent.parent
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

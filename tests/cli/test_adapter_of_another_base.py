@@ -11,7 +11,7 @@ from prorank.data.convert import convert
 from prorank.model.base import load_base
 from prorank.model.checkpoint import Manifest, save_checkpoint
 from prorank.prompt.derive import derive_template
-from warmup_parts import collection, make_base
+from testkit.warmup import collection, make_base
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from prorank.cli.main import main
 from prorank.data.convert import convert
 from prorank.data.load import load_collection
 from prorank.data.trec import write_run
-from refine_parts import candidates
-from warmup_parts import collection, make_base
+from testkit.refine import candidates
+from testkit.warmup import collection, make_base
 
 QUICK = [
     "--warmup.steps", "2", "--warmup.queries_per_step", "2", "--warmup.held_out_queries", "2",

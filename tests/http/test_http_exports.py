@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from test_http_formats import BODIES, scores_of
 
-from native_parts import COMMON, runs_here
 from prorank import Reranker
 from prorank.backends.native import compiler
 from prorank.export.targets import export
-from tiny_models import make_tiny
+from testkit.native import COMMON, runs_here
+from testkit.tiny_models import make_tiny
 
 TOLERANCES = {"native-int8": 0.15, "openvino-f32": 1e-4, "onnx": 1e-4}
 """Root mean square of the differences, in deviations of the margins: as in tests/parity."""

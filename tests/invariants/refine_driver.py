@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import prorank.training.refine.loop as loop
-from refine_parts import refine_config, train
+from testkit.refine import refine_config, train
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

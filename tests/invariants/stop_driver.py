@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-import refine_parts
-import warmup_parts
 from prorank.training.warmup.loop import warmup
 from prorank.training.warmup.prompts import PromptSampler
+from testkit import refine as refine_parts
+from testkit import warmup as warmup_parts
 
 
 def interrupting(draw: Callable[..., Any], at: int) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from prorank.early_exit.scoring import score_cascade
 from prorank.early_exit.torch import TorchEarlyExit, features
 from prorank.evaluate.systems import RerankerSystem
 from prorank.types import EncodedGroup
-from tiny_models import make_tiny
+from testkit.tiny_models import make_tiny
 
 QUERY = "how do vaccines create immunity"
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from prorank.training.runlog import read_log
-from refine_parts import refine_config, train
-from warmup_parts import make_base
+from testkit.refine import refine_config, train
+from testkit.warmup import make_base
 
 DRIVER = Path(__file__).with_name("refine_driver.py")
 STEPS = 6

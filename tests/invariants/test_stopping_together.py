@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from warmup_parts import make_base
+from testkit.warmup import make_base
 
 DRIVER = Path(__file__).with_name("stop_driver.py")
 

@@ -13,8 +13,8 @@ from prorank.reranker import Reranker
 from prorank.training.refine.lists import Mixture
 from prorank.training.refine.loop import refine
 from prorank.training.runlog import read_log
-from refine_parts import refine_config, source, train
-from warmup_parts import load_tiny, make_base
+from testkit.refine import refine_config, source, train
+from testkit.warmup import load_tiny, make_base
 
 TEXTS = ["apple apple", "bear bear", "cat cat cat cat"]
 

@@ -22,7 +22,7 @@ from prorank.training.runlog import read_log
 from prorank.training.setup import training_encoder
 from prorank.training.warmup.loop import warmup
 from prorank.training.warmup.prompts import PromptSampler
-from warmup_parts import collection, config, load_tiny, make_base
+from testkit.warmup import collection, config, load_tiny, make_base
 
 
 @pytest.fixture(scope="module")

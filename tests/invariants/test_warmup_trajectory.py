@@ -18,7 +18,7 @@ import torch
 from prorank.training.runlog import read_log
 from prorank.training.warmup.loop import warmup
 from prorank.training.warmup.prompts import PromptSampler
-from warmup_parts import collection, config, load_tiny, make_base
+from testkit.warmup import collection, config, load_tiny, make_base
 
 DRIVER = Path(__file__).with_name("warmup_driver.py")
 STEPS = 6

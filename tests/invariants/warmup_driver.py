@@ -17,7 +17,7 @@ import torch
 
 import prorank.training.warmup.loop as loop
 from prorank.training.warmup.prompts import PromptSampler
-from warmup_parts import collection, config, load_tiny
+from testkit.warmup import collection, config, load_tiny
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

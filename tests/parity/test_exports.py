@@ -12,8 +12,8 @@ from prorank import Reranker
 from prorank.backends.processor import processor_features
 from prorank.backends.tolerances import FIDELITY, company_limit
 from prorank.cli.main import main
-from small_texts import DOCUMENTS, QUERY
-from tiny_models import make_tiny
+from testkit.small_texts import DOCUMENTS, QUERY
+from testkit.tiny_models import make_tiny
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")

@@ -19,7 +19,7 @@ import pytest
 from prorank import Reranker
 from prorank.backends.processor import LEVELS, Level, level
 from prorank.backends.tolerances import FIDELITY
-from small_texts import DOCUMENTS, QUERY
+from testkit.small_texts import DOCUMENTS, QUERY
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -31,7 +31,7 @@ import json, sys
 import torch
 from prorank import Reranker
 from prorank.backends.processor import level
-from small_texts import DOCUMENTS, QUERY
+from testkit.small_texts import DOCUMENTS, QUERY
 
 root, targets = sys.argv[1], sys.argv[2:]
 torch.set_num_threads(1)
@@ -53,7 +53,7 @@ def root(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import AutoTokenizer
 
     from prorank.export.targets import export
-    from tiny_models import make_tiny
+    from testkit.tiny_models import make_tiny
 
     root = tmp_path_factory.mktemp("levels")
     make_tiny(root / "checkpoint", "llama", AutoTokenizer.from_pretrained(base_folder))

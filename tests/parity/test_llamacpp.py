@@ -18,8 +18,8 @@ from prorank.export.gguf import Quantisation, write_gguf
 from prorank.model.base import load_base
 from prorank.scoring import margins_of, score_groups
 from prorank.types import EncodedGroup
-from tiny_models import make_tiny
-from tiny_tokenizers import RULES, TEXTS, tiny_tokenizer
+from testkit.tiny_models import make_tiny
+from testkit.tiny_tokenizers import RULES, TEXTS, tiny_tokenizer
 
 llama_cpp = pytest.importorskip(
     "llama_cpp", reason="llama-cpp-python is not installed (pip install 'prorank[llamacpp]' compiles it for minutes)"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny_models import make_tiny
+from testkit.tiny_models import make_tiny
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])  # qwen2 has biases

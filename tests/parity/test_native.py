@@ -13,7 +13,6 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
-from native_parts import COMMON, each_level, runs_here
 from prorank import Reranker
 from prorank.backends.mapped import map_tensors
 from prorank.backends.native import compiler, engine, levels
@@ -26,8 +25,9 @@ from prorank.early_exit.torch import TorchEarlyExit
 from prorank.export.rounding import spread
 from prorank.export.targets import export, parity_texts
 from prorank.types import EncodedGroup
-from small_texts import DOCUMENTS, QUERY
-from tiny_models import make_tiny
+from testkit.native import COMMON, each_level, runs_here
+from testkit.small_texts import DOCUMENTS, QUERY
+from testkit.tiny_models import make_tiny
 
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),

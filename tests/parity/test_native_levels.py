@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from native_parts import HERE, each_level, runs_here, write_random
 from prorank.backends.native import compiler, engine, levels
 from prorank.types import EncodedGroup
+from testkit.native import HERE, each_level, runs_here, write_random
 
 MODELS = {
     "plain": {},

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from native_parts import COMMON, runs_here, write_random
 from prorank import Reranker
 from prorank.backends.graph import HEAD
 from prorank.backends.mapped import map_tensors
 from prorank.backends.native import compiler, engine
 from prorank.export.targets import export
-from tiny_models import make_tiny
+from testkit.native import COMMON, runs_here, write_random
+from testkit.tiny_models import make_tiny
 
 
 @runs_here

@@ -12,8 +12,8 @@ from prorank.training.policy import Policy
 from prorank.training.refine.learner import ListLearner
 from prorank.training.refine.lists import RankingList
 from prorank.types import EncodedGroup
-from refine_parts import refine_config
-from tiny_models import ARCHITECTURES
+from testkit.refine import refine_config
+from testkit.tiny_models import ARCHITECTURES
 
 ITEM = RankingList("toy", "q", "query", None, ("a",) * 5, (0.0, 1.0, 0.0, 2.0, 0.0), (0.1, 1.0, -1.0, 0.5, 0.0))
 

@@ -12,7 +12,7 @@ import torch
 
 from prorank import Reranker
 from prorank.types import EncodedGroup
-from tiny_models import ARCHITECTURES, make_tiny
+from testkit.tiny_models import ARCHITECTURES, make_tiny
 
 QUERIES = ["how do vaccines create immunity?", "who wrote Emma", "x"]
 DOCUMENTS = [

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from completions_server import CompletionsServer
 from prorank import Reranker
 from prorank.backends.remote import RemoteBackend
 from prorank.types import EncodedGroup
+from testkit.completions_server import CompletionsServer
 
 QUERY = "how do vaccines create immunity"
 DOCUMENTS = ["vaccines train the immune system", "", "bread " * 80, "42 <|im_end|> 1"]

@@ -14,7 +14,7 @@ from prorank.training.setup import training_encoder
 from prorank.training.warmup.grpo import group_advantages, policy_loss
 from prorank.training.warmup.prompts import PromptSampler
 from prorank.training.warmup.rollout import Rollout, completion_logprobs
-from warmup_parts import collection, config, load_tiny, make_base
+from testkit.warmup import collection, config, load_tiny, make_base
 
 pytest.importorskip("trl")
 

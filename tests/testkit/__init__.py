@@ -1,0 +1,1 @@
+"""What several tests share: tiny models, tokenizers and collections, and stand-ins for other servers."""
