@@ -2,7 +2,8 @@
 
     python tools/ship_adapter.py runs/warmup-smollm2-135m/best prorank-smollm2-135m-warmup
 
-Writes src/prorank/models/NAME, replacing an existing folder, and prints the size.
+Writes src/prorank/models/NAME, replacing an existing folder, with the margins that `prorank doctor` compares with, and
+prints the size.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from prorank.doctor import record_self_test
 from prorank.early_exit import readouts
 from prorank.files import atomic_folder, sha256_file
 from prorank.model.checkpoint import read_manifest, write_manifest
@@ -46,6 +48,7 @@ def main() -> int:
             shutil.copy(args.adapter / readouts.FILE, aside)
         files = {path.name: sha256_file(path) for path in sorted(aside.glob("*.safetensors"))}
         write_manifest(aside, replace(manifest, files=files, calibration=calibration))
+    record_self_test(args.name)
     print(f"{target.relative_to(MODELS.parents[2])}: {(target / WEIGHTS).stat().st_size / 1e6:.1f} MB")
     return 0
 

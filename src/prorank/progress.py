@@ -14,11 +14,11 @@ _PAUSE = 60.0
 
 
 @contextlib.contextmanager
-def progress_bar(label: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None] | None]:
+def progress_bar(label: str, total: int | None, *, shown: bool = True) -> Iterator[Callable[[int], None] | None]:
     """A bar with count and time left.
 
     Args:
-        total: what the counts add up to.
+        total: what the counts add up to; None where that is not known.
         shown: False gives None and shows nothing.
 
     Yields:

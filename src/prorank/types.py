@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 __all__ = [
     "ID_FIELDS",
     "TEXT_FIELDS",
+    "Chunk",
     "Document",
     "DocumentLike",
     "EncodedGroup",
@@ -201,6 +202,16 @@ class Query(NamedTuple):
     text: str
 
 
+class Chunk(NamedTuple):
+    """A part of a document: what a prompt held of it."""
+
+    text: str
+    start: int
+    """First character, counted in the document's :attr:`Document.content`."""
+    end: int
+    """Behind the last one: ``content[start:end] == text``."""
+
+
 class RankResult(NamedTuple):
     """One document's place in a reranked list."""
 
@@ -214,6 +225,8 @@ class RankResult(NamedTuple):
     """sigmoid(a * margin + b), for presentation only."""
     text: str | None = None
     """The document's text; None where documents were not asked back."""
+    chunk: Chunk | None = None
+    """The part of it that its margin is about; None where it was not asked for."""
 
 
 class EncodedGroup(NamedTuple):

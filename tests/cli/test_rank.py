@@ -214,3 +214,20 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["nope"])
     assert stop.value.code == 2
     assert "rank" in capsys.readouterr().err
+
+
+def test_thresholds_leave_out_and_say_so(rank: Any, tmp_path: Path) -> None:
+    words = ["--query", "germs", "--documents", str(write(tmp_path, ".jsonl")), "--format", "jsonl"]
+    rows = [json.loads(line) for line in rank(*words)[1].splitlines()]
+    code, out, err = rank(*words, "--min-margin", str(rows[0]["margin"] - 1e-4))
+    assert code == 0
+    assert [json.loads(line) for line in out.splitlines()] == rows[:1]
+    assert err == "prorank rank: 2 of 3 documents are below the threshold and left out\n"
+    for flag, value, message in (
+        ("--min-score", "1.5", "--min-score: expected a probability from 0 to 1, got '1.5'"),
+        ("--min-score", "half", "--min-score: expected a probability"),
+        ("--min-margin", "inf", "--min-margin: expected a finite number, got 'inf'"),
+    ):
+        code, out, err = rank(*words, flag, value)
+        assert (code, out) == (2, "")
+        assert message in err

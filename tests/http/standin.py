@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prorank.backends.fake import FakeBackend
-from prorank.prompt.encoder import Encoded
+from prorank.prompt.encoded import Encoded
 from prorank.scoring import probability, rank_order, score_groups
-from prorank.types import EncodedGroup
+from prorank.types import Chunk, EncodedGroup
 
 
 class Template(NamedTuple):
@@ -32,6 +32,9 @@ class WordEncoder:
 
     def beginning(self, text: str, limit: int) -> str:
         return " ".join(text.split()[:limit])
+
+    def chunk(self, _query: str, text: str, _instruction: str | None = None, **_: object) -> Chunk:
+        return Chunk(text[:9], 0, len(text[:9]))
 
 
 def ids(text: str) -> list[int]:
@@ -56,9 +59,20 @@ class StandIn:
         self.queries: list[list[tuple[int, ...]]] = []
         """Per call the prefixes of its slices."""
 
+    def beginnings(self, documents: Sequence[str], max_tokens: int | None) -> Sequence[str]:
+        return documents if max_tokens is None else [self.encoder.beginning(text, max_tokens) for text in documents]
+
     def encode(
-        self, query: str, documents: Sequence[str], instruction: str | None = None, *, keep_end: bool = False
+        self,
+        query: str,
+        documents: Sequence[str],
+        instruction: str | None = None,
+        *,
+        keep_end: bool = False,
+        max_chunks: int | None = None,  # noqa: ARG002  (no windows here)
+        max_tokens: int | None = None,
     ) -> Encoded:
+        documents = self.beginnings(documents, max_tokens)
         head = ids(instruction or self.encoder.template.default_instruction)
         prefix = [*head, 1, *ids(query)[:16], 2]
         room = self.encoder.max_length - len(prefix)

@@ -108,7 +108,7 @@ def test_rank_through_a_server(
     assert [row["margin"] for row in rows] == [pytest.approx(float(margins[row["index"]]), abs=1e-5) for row in rows]
     assert main([*flags, "--dtype", "float32"]) == 2
     assert "--dtype says how to load a local model" in capsys.readouterr().err
-    monkeypatch.setattr("prorank.client.time.sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     assert main(["rank", "--server", "http://127.0.0.1:9", "--query", "q", "--documents", str(file)]) == 2
     assert "no answer from http://127.0.0.1:9" in capsys.readouterr().err
 

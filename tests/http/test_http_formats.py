@@ -329,3 +329,37 @@ def test_unknown_paths_and_methods(http: TestClient) -> None:
     assert wrong.status_code == 405
     assert wrong.headers["allow"] == "POST"
     assert set(wrong.json()) == {"message", "id"}
+
+
+FORMATS = {
+    "/v1/rerank": ("documents", "results"),
+    "/v2/rerank": ("documents", "results"),
+    "/voyage/v1/rerank": ("documents", "data"),
+    "/infinity/rerank": ("documents", "results"),
+    "/rerank": ("texts", None),
+    "/v1/score": ("text_2", "data"),
+}
+
+
+@pytest.mark.parametrize("path", FORMATS)
+def test_thresholds_in_every_format(http: TestClient, reranker: StandIn, path: str) -> None:
+    name, key = FORMATS[path]
+    body = {"text_1" if name == "text_2" else "query": QUERY, name: DOCUMENTS}
+    margins = reranker.margins(QUERY, DOCUMENTS)
+    order = reranker.order(QUERY, DOCUMENTS)
+    limit = order[1]
+    wanted = sorted(order[:2]) if path == "/v1/score" else order[:2]
+    given = {"min_score": float(reranker.probability(margins[limit]))}, {"min_margin": float(margins[limit])}
+    for options in given:
+        response = http.post(path, json={**body, **options, "raw_scores": True})
+        answer = ok(response)
+        assert [row["index"] for row in (answer[key] if key else answer)] == wanted
+        assert response.headers["x-prorank-left-out"] == "2"
+        assert key is None or answer["meta"]["left_out"] == 2
+    plain = http.post(path, json=body)
+    assert "x-prorank-left-out" not in plain.headers
+    assert key is None or "left_out" not in ok(plain).get("meta", {})
+    for options in ({"min_score": 1.01}, {"min_score": "0.5"}, {"min_margin": "high"}):
+        refused = http.post(path, json={**body, **options})
+        assert refused.status_code in (400, 422)
+        assert next(iter(options)) in refused.text

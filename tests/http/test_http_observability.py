@@ -179,3 +179,16 @@ def test_a_polite_stop(sig: signal.Signals) -> None:
         lines = [json.loads(line) for line in process.stderr or ()]
     assert sum(line["message"] == "request" and line.get("status") == 200 for line in lines) >= 2
     assert any("stopping" in line["message"] for line in lines)
+
+
+def test_the_pair_caches_hits_are_counted(serve: Any, fake_reranker: Any) -> None:
+    from prorank.pair_cache import open_pair_cache
+
+    fake_reranker.pair_cache = open_pair_cache("memory")
+    http = serve(fake_reranker)
+    body = {"query": "q", "documents": ["a", "b", "c"]}
+    first, second = http.post("/v1/rerank", json=body).json(), http.post("/v1/rerank", json=body).json()
+    assert first["results"] == second["results"]
+    metrics = http.get("/metrics").text
+    assert 'prorank_pair_cache_hits_total{model="fake"} 3.0' in metrics
+    assert 'prorank_pair_cache_misses_total{model="fake"} 3.0' in metrics

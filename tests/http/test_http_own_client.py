@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from standin import StandIn
 
 import prorank
 from prorank.client import AsyncClient, Client, ServerError
+from prorank.client.requests import RankKeywords, RankOptions
 from prorank.types import Document
 
 QUERY = "how do vaccines create immunity"
@@ -77,7 +79,7 @@ def scripted(
 def test_busy_servers_are_asked_again_with_growing_pauses(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[float] = []
     pauses: list[float] = []
-    monkeypatch.setattr("prorank.client.time.sleep", pauses.append)
+    monkeypatch.setattr("time.sleep", pauses.append)
     client = Client("http://x", backoff=4.0)
     client._http = httpx.Client(
         transport=httpx.MockTransport(scripted([(status, {}), (status, {}), (200, {})], calls)), base_url="http://x"
@@ -114,8 +116,8 @@ async def test_no_connection_is_tried_again(error: type[Exception], monkeypatch:
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("prorank.client.time.sleep", pauses.append)
-    monkeypatch.setattr("prorank.client.asyncio.sleep", pause)
+    monkeypatch.setattr("time.sleep", pauses.append)
+    monkeypatch.setattr("asyncio.sleep", pause)
 
     def transport() -> httpx.MockTransport:
         return httpx.MockTransport(failing(error, times=2))
@@ -211,3 +213,40 @@ def test_wrong_arguments() -> None:
         Client("localhost:8080")
     with pytest.raises(ValueError, match="document 1"):
         Client("http://x").rank("q", ["a", 5])  # type: ignore[list-item]
+
+
+async def test_thresholds_are_the_librarys(live: Any, reranker: StandIn) -> None:
+    url = live(reranker).url
+    margins = sorted((margin for _, _, margin, _ in expected(reranker)), reverse=True)
+    second = float(reranker.probability(margins[1]))
+    async with AsyncClient(url) as several:
+        with Client(url) as client:
+            for options in ({"min_margin": margins[1]}, {"min_score": second}):
+                for ranked in (
+                    client.rank(QUERY, DOCUMENTS, **options),
+                    await several.rank(QUERY, DOCUMENTS, **options),
+                ):
+                    assert [r.margin for r in ranked] == margins[:2]
+                    assert ranked.left_out == 1
+            assert client.rank(QUERY, DOCUMENTS, top_k=1).left_out == 0
+            with pytest.raises(ValueError, match="min_score must be a probability"):
+                client.rank(QUERY, DOCUMENTS, min_score=2)
+
+
+async def test_an_iterator_goes_in_several_requests(
+    live: Any, reranker: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prorank.client.requests._BLOCK", 2)
+    url = live(reranker).url
+    wanted = [place[:3] for place in expected(reranker)[:2]]
+    with Client(url) as client:
+        assert [(r.index, r.doc_id, r.margin) for r in client.rank(QUERY, iter(DOCUMENTS), top_k=2)] == wanted
+        assert [r.index for r in client.rank(QUERY, iter(DOCUMENTS))] == [place for place, *_ in expected(reranker)]
+    assert sorted(map(sum, reranker.calls)) == [1, 2, 3]
+    async with AsyncClient(url) as several:
+        assert [(r.index, r.doc_id, r.margin) for r in await several.rank(QUERY, iter(DOCUMENTS), top_k=2)] == wanted
+
+
+def test_the_arguments_are_the_options() -> None:
+    """They are spelled twice: once for who reads and checks types, once for who runs."""
+    assert set(RankKeywords.__annotations__) == {field.name for field in dataclasses.fields(RankOptions)}

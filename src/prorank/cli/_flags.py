@@ -28,7 +28,7 @@ Parser = argparse.ArgumentParser | argparse._ArgumentGroup
 
 _METAVARS = {
     "adapter": "DIR", "data": "PATH", "exclude": "PATH[:SPLIT]", "first_stage": "SPEC", "instruction": "TEXT",
-    "out": "DIR", "records": "FILE", "teacher": "SPEC", "test": "PATH[:SPLIT]",
+    "out": "DIR", "pair_cache": "WHERE", "records": "FILE", "teacher": "SPEC", "test": "PATH[:SPLIT]",
 }  # fmt: skip
 """What the help calls a text; NAME where none is given here."""
 

@@ -32,6 +32,9 @@ COMMANDS: dict[str, str] = {
     "export": "write a checkpoint for our own engine, OpenVINO, ONNX Runtime or llama.cpp, with a parity report",
     "bench": "measure documents per second, latency, memory and the share of the machine's peak",
     "serve": "rerank over HTTP, in the formats of Cohere, Jina, Voyage, TEI and vLLM, with a page",
+    "mcp": "tools of the Model Context Protocol: rerank documents and score pairs, over stdio or HTTP",
+    "doctor": "versions, processor, engines, cache and a self-test: what works on this machine",
+    "completion": "a script that completes commands and flags in bash, zsh or fish",
 }
 """Command -> one-line summary; the code is in ``prorank.cli.COMMAND``."""
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from prorank.cli._model import add_model_arguments, load_reranker, positive
 
 if TYPE_CHECKING:
     from prorank.client import Client
+    from prorank.ranking import Ranking, Thresholds
     from prorank.reranker import Reranker
     from prorank.types import Document, RankResult
 
@@ -36,6 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", metavar="FILE", help="the run's documents (.jsonl, .tsv, .csv, .parquet)")
     parser.add_argument("--queries", metavar="FILE", help="the run's queries (.jsonl or .tsv), instead of --query")
     parser.add_argument("--top-k", type=positive, metavar="N", help="results per query (default: all)")
+    parser.add_argument(
+        "--min-score", type=_probability, metavar="P", help="leave out documents below this probability"
+    )
+    parser.add_argument("--min-margin", type=_finite, metavar="M", help="leave out documents below this margin")
+    parser.add_argument(
+        "--chunks", action="store_true", help="show the part of each text that its score is about (jsonl: chunk)"
+    )
+    parser.add_argument(
+        "--max-chunks-per-doc", type=positive, metavar="N", help="windows of a document at most, with max_window"
+    )
+    parser.add_argument("--max-tokens-per-doc", type=positive, metavar="N", help="what lies behind is not read")
     parser.add_argument(
         "--cascade", choices=("exact", "fast", "faster"), default="exact",
         help="stop documents far from the --top-k (then 10 by default) early; needs a model with read-outs",
@@ -54,6 +67,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
 
 
+def _probability(text: str) -> float:
+    return float(_checked("a probability from 0 to 1", text, min_score=_number(text)).min_score or 0.0)
+
+
+def _finite(text: str) -> float:
+    return float(_checked("a finite number", text, min_margin=_number(text)).min_margin or 0.0)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _checked(expected: str, text: str, **thresholds: float) -> Thresholds:
+    from prorank.ranking import Thresholds
+
+    try:
+        return Thresholds.checked(**thresholds)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
+
+
 def run(args: argparse.Namespace) -> int:
     """Read first, then load the model: a wrong path is reported at once."""
     form = args.format or ("table" if sys.stdout.isatty() else "jsonl")
@@ -69,12 +106,20 @@ def run(args: argparse.Namespace) -> int:
             top_k=args.top_k,
             instruction=args.instruction,
             return_documents=form == "table" or not args.no_text,
+            min_score=args.min_score,
+            min_margin=args.min_margin,
+            return_chunks=args.chunks,
+            max_chunks_per_doc=args.max_chunks_per_doc,
+            max_tokens_per_doc=args.max_tokens_per_doc,
             **local,
         )
+        if results.left_out:
+            of = f"of {len(documents)} documents" + (f" of query {query_id}" if args.run else "")
+            print(f"prorank rank: {results.left_out} {of} are below the threshold and left out", file=sys.stderr)
         if form == "table":
             _print_table(query, results)
         elif form == "trec":
-            _print_trec(query_id, results, args.tag, sys.stdout)
+            print(results.to_trec(query_id, args.tag), end="")
         else:
             _print_jsonl(results, query_id if args.run else None, sys.stdout)
     return 0
@@ -82,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 
 _LOCAL = (
     "adapter", "template", "backend", "device", "dtype", "max_length", "query_max_length", "long_documents",
-    "batch_tokens", "threads",
+    "batch_tokens", "threads", "pair_cache",
 )  # fmt: skip
 
 
@@ -127,22 +172,10 @@ def _check_query_id(query_id: str) -> None:
         raise ValueError(f"--query-id: {error}") from None
 
 
-def _print_jsonl(results: Sequence[RankResult], query_id: str | None, out: TextIO) -> None:
-    for rank, result in enumerate(results, 1):
-        row = {"rank": rank, "index": result.index, "doc_id": result.doc_id}
-        row |= {"margin": round(result.margin, 6), "probability": round(result.probability, 6)}
-        if result.text is not None:
-            row["text"] = result.text
-        if query_id is not None:
-            row = {"query_id": query_id, **row}
-        print(json.dumps(row, ensure_ascii=True), file=out)
-
-
-def _print_trec(query_id: str, results: Sequence[RankResult], tag: str, out: TextIO) -> None:
-    from prorank.data.trec import run_lines
-
-    for line in run_lines(query_id, ((result.doc_id, result.margin) for result in results), tag):
-        print(line, file=out)
+def _print_jsonl(results: Ranking, query_id: str | None, out: TextIO) -> None:
+    for row in results.to_dicts():
+        row |= {"margin": round(row["margin"], 6), "probability": round(row["probability"], 6)}
+        print(json.dumps(row if query_id is None else {"query_id": query_id, **row}, ensure_ascii=True), file=out)
 
 
 def _print_table(query: str, results: Sequence[RankResult]) -> None:
@@ -160,7 +193,7 @@ def _print_table(query: str, results: Sequence[RankResult]) -> None:
     id_width = min(max((len(result.doc_id) for result in results), default=2), 20)
     room = max(console.width - id_width - 42, 20)
     for rank, result in enumerate(results, 1):
-        text = _shortened(result.text or "", room)
+        text = _shortened(result.chunk.text if result.chunk else result.text or "", room)
         table.add_row(
             str(rank),
             str(result.index + 1),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from prorank.ranking import Ranking, Thresholds, check_count
+
 if TYPE_CHECKING:
     from prorank.client import Client
     from prorank.reranker import Reranker
-    from prorank.types import RankResult
 
 __all__ = ["Ranker"]
 
@@ -46,15 +47,22 @@ class Ranker:
                 self._reranker = Reranker.from_pretrained(self._model)
         return self._reranker
 
-    def rank(self, query: str, texts: Sequence[str], top_k: int | None, instruction: str | None) -> list[RankResult]:
+    def rank(
+        self, query: str, texts: Sequence[str], *, top_k: int | None, instruction: str | None, **options: Any
+    ) -> Ranking:
         """Best first; empty texts are scored like any other.
 
+        Args:
+            options: further ones of :meth:`prorank.Reranker.rank`; None is not passed on.
+
         Raises:
-            ValueError: ``top_k`` below 1.
+            ValueError: ``top_k`` below 1, or a threshold that is none.
         """
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        check_count("top_k", top_k)
+        Thresholds.checked(options.get("min_score"), options.get("min_margin"))
         if not texts:
-            return []
-        options: dict[str, Any] = {"top_k": top_k, "instruction": instruction, "return_documents": False}
-        return self.open().rank(query, list(texts), **options)
+            return Ranking()
+        given = {name: value for name, value in options.items() if value is not None}
+        return self.open().rank(
+            query, list(texts), top_k=top_k, instruction=instruction, return_documents=False, **given
+        )

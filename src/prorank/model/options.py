@@ -57,6 +57,9 @@ class LoadOptions:
     """Own tokens per forward pass (default: 1024, native 256, OpenVINO 128 or 256, on a GPU 16384)."""
     threads: int | None = None
     """CPU threads (default: all cores)."""
+    pair_cache: str | os.PathLike[str] | None = None
+    """Keep the scores of pairs for when they come again: memory (memory:N for N pairs), or a SQLite file that lasts
+    (default: keep none)."""
     local_files_only: bool = False
     """Use only what is on this machine; fetch nothing."""
     share_prefix: bool = True

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
+from prorank.prompt.encoded import Encoded
 from prorank.prompt.excerpts import READ_TOKENS, Excerpter
 from prorank.prompt.template import Piece, PromptTemplate, TemplateError
 from prorank.prompt.text import TextEncoder
-from prorank.types import EncodedGroup
+from prorank.types import Chunk, EncodedGroup
 
 __all__ = ["DEFAULT_MAX_LENGTH", "Encoded", "LongDocuments", "PromptEncoder"]
 
@@ -23,18 +24,6 @@ DEFAULT_MAX_LENGTH = 512
 """Tokens of a whole prompt where nobody says otherwise."""
 
 LongDocuments = Literal["truncate", "excerpt", "max_window"]
-
-
-class Encoded(NamedTuple):
-    """One query's documents as token ids."""
-
-    group: EncodedGroup
-    row_document: tuple[int, ...]
-    """Per row of ``group`` the document it belongs to: several rows a document with ``max_window``."""
-    truncated: int
-    """How many documents were cut (0 with ``max_window``)."""
-    document_count: int
-    """How many documents were given."""
 
 
 class PromptEncoder:
@@ -101,34 +90,34 @@ class PromptEncoder:
             )
 
     def encode(
-        self, query: str, documents: Sequence[str], instruction: str | None = None, *, keep_end: bool = False
+        self,
+        query: str,
+        documents: Sequence[str],
+        instruction: str | None = None,
+        *,
+        keep_end: bool = False,
+        max_chunks: int | None = None,
     ) -> Encoded:
         """Token ids of every (query, document) prompt, the common beginning kept apart.
 
         Args:
             keep_end: long documents lose their beginning instead of what ``long_documents`` says (``max_window``,
                 which loses nothing, stays).
+            max_chunks: with ``max_window``: so many windows a document at most, the first ones.
 
         Raises:
             ValueError: instruction and query leave no room for a document within ``max_length``.
             TypeError: a text is not a string.
         """
         prefix, instruction_length = self.encode_prefix(query, instruction)
-        room = self.max_length - len(prefix) - len(self.suffix_ids)
-        if room < 1:
-            raise ValueError(
-                f"instruction and query take {len(prefix)} tokens, which leaves no room for a document within "
-                f"max_length {self.max_length}; shorten the instruction or raise max_length"
-            )
-        room = min(room, self.document_max_length)
-        piece, _ = self._pieces[self._document_at]
-        texts = [piece.text.replace("{document}", self._clean(d, "document")) for d in documents]
+        room = self._room(prefix)
+        texts = [self._document_text(document) for document in documents]
         if self.long_documents == "max_window":
-            rows, row_document = self._windows(texts, room)
-            return Encoded(EncodedGroup(prefix, rows, instruction_length), row_document, 0, len(documents))
+            rows, row_document, truncated = self._windows(texts, room, max_chunks)
+            return Encoded(EncodedGroup(prefix, rows, instruction_length), row_document, truncated, len(documents))
         if keep_end:
             all_ids = self._encode_text(texts)
-            head = self._encode_text([piece.text[: piece.text.index("{document}")]])[0]
+            head = self._encode_text([self._head])[0]
             kept = [ids if len(ids) <= room else _end(ids, head, room) for ids in all_ids]
         elif self.long_documents == "truncate":
             all_ids = self._encode_text.limited(texts, room + 1)
@@ -136,8 +125,7 @@ class PromptEncoder:
         else:
             limit = max(READ_TOKENS, room + 1)
             all_ids = self._encode_text.limited(texts, limit)
-            words = self._encode_text.limited([" " + self._clean(query, "query")], self.query_max_length)[0]
-            weights = self._excerpt.query_weights(words[: self.query_max_length])
+            weights = self._query_weights(query)
             kept = [self._excerpt(ids[:limit], room, weights) for ids in all_ids]
         group = EncodedGroup(prefix, [ids + self.suffix_ids for ids in kept], instruction_length)
         return Encoded(group, tuple(range(len(documents))), sum(len(ids) > room for ids in all_ids), len(documents))
@@ -146,15 +134,73 @@ class PromptEncoder:
         """What of ``text`` its first ``limit`` tokens hold."""
         return self._encode_text.beginning(text, limit)
 
-    def _windows(self, texts: list[str], room: int) -> tuple[list[list[int]], tuple[int, ...]]:
-        """Rows of overlapping windows, and the document of each."""
-        rows, row_document = [], []
-        step = max(room - room // 4, 1)
+    def chunk(
+        self, query: str, document: str, instruction: str | None = None, *, row: int = 0, keep_end: bool = False
+    ) -> Chunk:
+        """What of a document its prompt holds.
+
+        With ``excerpt``, whose sentences may stand apart, the connected part that shares most with the query.
+
+        Args:
+            row: which of the document's windows (``max_window``).
+            keep_end: as in :meth:`encode`.
+        """
+        room = self._room(self.encode_prefix(query, instruction)[0])
+        text = self._document_text(document)
+        if self.long_documents == "max_window":
+            begin = row * _step(room)
+            end = begin + room
+        elif self.long_documents == "excerpt" and not keep_end:
+            limit = max(READ_TOKENS, room + 1)
+            ids = self._encode_text.limited([text], limit)[0][:limit]
+            begin, end = self._excerpt.best_stretch(ids, room, self._query_weights(query))
+        else:
+            begin, end = 0, room
+            if keep_end and (length := len(self._encode_text([text])[0])) > room:
+                begin, end = length - (room - len(self._encode_text([self._head])[0])), length
+        skipped = len(self._head) - (len(document) - len(document.lstrip()) if self.template.strip else 0)
+        first = len(self.beginning(text, begin)) - skipped if begin else 0
+        last = min(max(len(self.beginning(text, end)) - skipped, 0), len(document))
+        first = min(max(first, 0), last)
+        part = document[first:last]
+        first += len(part) - len(part.lstrip())
+        return Chunk(part.strip(), first, first + len(part.strip()))
+
+    def _room(self, prefix: Sequence[int]) -> int:
+        """Tokens that a document may take behind ``prefix``."""
+        room = self.max_length - len(prefix) - len(self.suffix_ids)
+        if room < 1:
+            raise ValueError(
+                f"instruction and query take {len(prefix)} tokens, which leaves no room for a document within "
+                f"max_length {self.max_length}; shorten the instruction or raise max_length"
+            )
+        return min(room, self.document_max_length)
+
+    @property
+    def _head(self) -> str:
+        """The template's words in the document's piece, before the document."""
+        text = self._pieces[self._document_at][0].text
+        return text[: text.index("{document}")]
+
+    def _document_text(self, document: str) -> str:
+        return self._pieces[self._document_at][0].text.replace("{document}", self._clean(document, "document"))
+
+    def _query_weights(self, query: str) -> dict[object, float]:
+        words = self._encode_text.limited([" " + self._clean(query, "query")], self.query_max_length)[0]
+        return self._excerpt.query_weights(words[: self.query_max_length])
+
+    def _windows(
+        self, texts: list[str], room: int, max_chunks: int | None
+    ) -> tuple[list[list[int]], tuple[int, ...], int]:
+        """Rows of overlapping windows, the document of each, and how many documents had more than ``max_chunks``."""
+        rows, row_document, cut = [], [], 0
         for index, ids in enumerate(self._encode_text(texts)):
-            for start in range(0, max(len(ids) - room // 4, 1), step):
+            starts = range(0, max(len(ids) - room // 4, 1), _step(room))
+            cut += max_chunks is not None and len(starts) > max_chunks
+            for start in starts[:max_chunks]:
                 rows.append(ids[start : start + room] + self.suffix_ids)
                 row_document.append(index)
-        return rows, tuple(row_document)
+        return rows, tuple(row_document), cut
 
     def with_long_documents(self, long_documents: LongDocuments) -> PromptEncoder:
         """The same prompts, but for what becomes of long documents."""
@@ -213,6 +259,11 @@ class PromptEncoder:
 
 def _fields(piece: Piece) -> str:
     return piece.text if piece.kind == "user" else ""
+
+
+def _step(room: int) -> int:
+    """From a window's beginning to the next one's: a quarter of a window is repeated."""
+    return max(room - room // 4, 1)
 
 
 def _end(ids: list[int], head: list[int], room: int) -> list[int]:

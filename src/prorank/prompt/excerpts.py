@@ -71,8 +71,26 @@ class Excerpter:
             room: tokens that the excerpt may take.
             weights: of :meth:`query_weights`.
         """
+        return ids if len(ids) <= room else [i for a, b in self.stretches(ids, room, weights) for i in ids[a:b]]
+
+    def best_stretch(self, ids: list[int], room: int, weights: dict[object, float]) -> tuple[int, int]:
+        """(begin, end) of the excerpt's connected part with the most weight of query tokens, the first of equals."""
         if len(ids) <= room:
-            return ids
+            return 0, len(ids)
+        joined: list[tuple[int, int]] = []
+        for begin, end in self.stretches(ids, room, weights):
+            if joined and joined[-1][1] == begin:
+                begin = joined.pop()[0]
+            joined.append((begin, end))
+
+        def weight(part: tuple[int, int]) -> float:
+            held = {self._token(i).key for i in ids[slice(*part)]} & weights.keys()
+            return math.fsum(weights[key] for key in held)
+
+        return max(joined, key=weight)
+
+    def stretches(self, ids: list[int], room: int, weights: dict[object, float]) -> list[tuple[int, int]]:
+        """(begin, end) of the sentences that an excerpt of more than ``room`` ids consists of, in their order."""
         tokens = [self._token(i) for i in ids]
         sentences = _sentences(tokens)
         held = [{t.key for t in tokens[s.begin : s.end]} & weights.keys() for s in sentences]
@@ -88,7 +106,7 @@ class Excerpter:
             covered = set()
         for n in range(len(sentences)):
             choice.add(n)
-        return [i for n in sorted(choice.ends) for i in ids[sentences[n].begin : choice.ends[n]]]
+        return [(sentences[n].begin, choice.ends[n]) for n in sorted(choice.ends)]
 
     def _token(self, token_id: int) -> _Token:
         known = self._seen.get(token_id)

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from prorank._version import __version__
-from prorank.serve import schemas
+from prorank.serve import answers
 from prorank.serve.config import ServeConfig
 from prorank.serve.errors import ApiError
 from prorank.serve.formats import FORMATS, ROUTES
@@ -50,6 +50,8 @@ _SUMMARIES = {
     "/voyage/v1/rerank": "Rerank: Voyage AI",
     "/infinity/rerank": "Rerank: infinity, with its own defaults",
     "/rerank": "Rerank: text-embeddings-inference (texts), or as /v1/rerank (documents)",
+    "/reranking": "Rerank: llama.cpp, as /rerank",
+    "/v1/reranking": "Rerank: llama.cpp, as /rerank",
     "/score": "Score pairs: vLLM",
     "/v1/score": "Score pairs: vLLM",
 }
@@ -181,7 +183,7 @@ def _add_rerank_routes(api: FastAPI, service: Service) -> None:
 
 
 def _add_service_routes(api: FastAPI, service: Service) -> None:
-    @api.get("/v1/models", tags=["service"], summary="The models by name", response_model=schemas.ModelList)
+    @api.get("/v1/models", tags=["service"], summary="The models by name", response_model=answers.ModelList)
     async def models() -> Any:
         return {"object": "list", "data": service.models.describe()}
 

@@ -5,62 +5,22 @@ A :class:`Format` knows names and defaults only; limits, models and scoring are 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from prorank.scoring import rank_order
-from prorank.serve import schemas
+from prorank.serve import answers, schemas
 from prorank.serve.document_objects import object_text
 from prorank.serve.errors import INVALID_STATUS, ApiError
+from prorank.serve.pairs import score_answer, score_work
+from prorank.serve.work import Outcome, Work
 
 __all__ = ["FORMATS", "ROUTES", "Format", "Outcome", "Work", "parse"]
 
 DEFAULT_MAX_TOKENS_PER_DOC = 4096
-
-
-class Work(NamedTuple):
-    """What any format asks for."""
-
-    lists: list[tuple[str, list[str]]]
-    """(query, documents) lists; one, except for pairs with several queries."""
-    model: str | None = None
-    instruction: str | None = None
-    raw_scores: bool = False
-    cut: bool | None = True
-    """Texts that are too long are cut (True), or the request is refused (False); None: as the server is set."""
-    keep_end: bool = False
-    """What is cut loses its beginning, not its end."""
-    max_tokens_per_doc: int | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Scores of one request, ready to be laid out."""
-
-    request_id: str
-    model: str
-    tokens: int
-    margins: Sequence[npt.NDArray[np.float32]]
-    """Per list of the work, one per document."""
-    scores: Sequence[npt.NDArray[np.float64]]
-    """The same, as shown: probabilities, or margins with ``raw_scores``."""
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    def best(self, count: int | None) -> list[tuple[int, float, float]]:
-        """(index, score, margin) of the first list, best first; equal margins keep their input order."""
-        order = rank_order(self.margins[0])[:count]
-        return [(int(i), float(self.scores[0][i]), float(self.margins[0][i])) for i in order]
-
-    @property
-    def usage(self) -> dict[str, int]:
-        return {"prompt_tokens": self.tokens, "total_tokens": self.tokens}
 
 
 @dataclass(frozen=True)
@@ -95,14 +55,14 @@ def _v1_texts(request: schemas.V1Request) -> list[str]:
 def _v1_work(request: schemas.V1Request) -> Work:
     if (request.documents is None) == (request.texts is None):
         raise FORMATS["v1"].invalid("documents: required (or texts, but not both)", "documents")
-    return Work([(request.query, _v1_texts(request))], request.model, request.instruction, bool(request.raw_scores))
+    return Work([(request.query, _v1_texts(request))], **request.common())
 
 
 def _v1_answer(request: schemas.V1Request, outcome: Outcome) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
     given: Sequence[str | Mapping[str, Any]] = request.documents or request.texts or ()
-    for index, score, margin in outcome.best(request.top_n or None):
-        result: dict[str, Any] = {"index": index, "relevance_score": score}
+    for index, score, margin, more in outcome.best(request.top_n or None):
+        result: dict[str, Any] = {"index": index, "relevance_score": score, **more}
         if request.return_documents is not False:
             one = given[index]
             result["document"] = {"text": one} if isinstance(one, str) else one
@@ -116,21 +76,26 @@ def _v1_answer(request: schemas.V1Request, outcome: Outcome) -> dict[str, Any]:
         "model": outcome.model,
         "usage": outcome.usage,
         "results": results,
-        "meta": {"api_version": {"version": "1"}},
+        "meta": {"api_version": {"version": "1"}, **outcome.meta},
     }
+
+
+def _meta(outcome: Outcome) -> dict[str, Any]:
+    """For the formats whose own answers have no metadata."""
+    return {"meta": outcome.meta} if outcome.meta else {}
 
 
 # -- infinity --------------------------------------------------------------------------------------------------------
 
 
 def _infinity_work(request: schemas.InfinityRequest) -> Work:
-    return Work([(request.query, request.documents)], request.model, request.instruction, bool(request.raw_scores))
+    return Work([(request.query, request.documents)], **request.common())
 
 
 def _infinity_answer(request: schemas.InfinityRequest, outcome: Outcome) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
-    for index, score, _ in outcome.best(request.top_n if request.top_n and request.top_n > 0 else None):
-        results.append({"index": index, "relevance_score": score})
+    for index, score, _, more in outcome.best(request.top_n if request.top_n and request.top_n > 0 else None):
+        results.append({"index": index, "relevance_score": score, **more})
         if request.return_documents:
             results[-1]["document"] = request.documents[index]
     return {
@@ -140,6 +105,7 @@ def _infinity_answer(request: schemas.InfinityRequest, outcome: Outcome) -> dict
         "model": outcome.model,
         "usage": outcome.usage,
         "results": results,
+        **_meta(outcome),
     }
 
 
@@ -147,15 +113,15 @@ def _infinity_answer(request: schemas.InfinityRequest, outcome: Outcome) -> dict
 
 
 def _cohere_work(request: schemas.CohereRequest) -> Work:
-    return Work(
-        [(request.query, request.documents)], request.model, request.instruction, bool(request.raw_scores),
-        max_tokens_per_doc=request.max_tokens_per_doc or DEFAULT_MAX_TOKENS_PER_DOC,
-    )  # fmt: skip
+    work = Work([(request.query, request.documents)], **request.common())
+    return work._replace(max_tokens_per_doc=work.max_tokens_per_doc or DEFAULT_MAX_TOKENS_PER_DOC)
 
 
 def _cohere_answer(request: schemas.CohereRequest, outcome: Outcome) -> dict[str, Any]:
-    results = [{"index": index, "relevance_score": score} for index, score, _ in outcome.best(request.top_n)]
-    meta = {"api_version": {"version": "2"}, "tokens": {"input_tokens": outcome.tokens}}
+    results = [
+        {"index": index, "relevance_score": score, **more} for index, score, _, more in outcome.best(request.top_n)
+    ]
+    meta = {"api_version": {"version": "2"}, "tokens": {"input_tokens": outcome.tokens}, **outcome.meta}
     return {"id": outcome.request_id, "results": results, "meta": meta}
 
 
@@ -164,18 +130,19 @@ def _cohere_answer(request: schemas.CohereRequest, outcome: Outcome) -> dict[str
 
 def _voyage_work(request: schemas.VoyageRequest) -> Work:
     return Work(
-        [(request.query, request.documents)], request.model, request.instruction, bool(request.raw_scores),
+        [(request.query, request.documents)], **request.common(),
         cut=request.truncation is not False,
     )  # fmt: skip
 
 
 def _voyage_answer(request: schemas.VoyageRequest, outcome: Outcome) -> dict[str, Any]:
     data: list[dict[str, Any]] = []
-    for index, score, _ in outcome.best(request.top_k):
-        data.append({"index": index, "relevance_score": score})
+    for index, score, _, more in outcome.best(request.top_k):
+        data.append({"index": index, "relevance_score": score, **more})
         if request.return_documents:
             data[-1]["document"] = request.documents[index]
-    return {"object": "list", "data": data, "model": outcome.model, "usage": {"total_tokens": outcome.tokens}}
+    usage = {"total_tokens": outcome.tokens}
+    return {"object": "list", "data": data, "model": outcome.model, "usage": usage, **_meta(outcome)}
 
 
 # -- text-embeddings-inference ---------------------------------------------------------------------------------------
@@ -183,79 +150,34 @@ def _voyage_answer(request: schemas.VoyageRequest, outcome: Outcome) -> dict[str
 
 def _tei_work(request: schemas.TeiRequest) -> Work:
     return Work(
-        [(request.query, request.texts)], request.model, request.instruction, bool(request.raw_scores),
+        [(request.query, request.texts)], **request.common(),
         cut=request.truncate, keep_end=request.truncation_direction in ("Left", "left"),
     )  # fmt: skip
 
 
 def _tei_answer(request: schemas.TeiRequest, outcome: Outcome) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    for index, score, _ in outcome.best(None):
-        results.append({"index": index, "score": score})
+    for index, score, _, more in outcome.best(None):
+        results.append({"index": index, "score": score, **more})
         if request.return_text:
             results[-1]["text"] = request.texts[index]
     return results
 
 
-# -- vLLM score ------------------------------------------------------------------------------------------------------
-
-
-def _pairs(request: schemas.ScoreRequest) -> list[tuple[str, str]]:
-    first = [request.text_1] if isinstance(request.text_1, str) else request.text_1
-    second = [request.text_2] if isinstance(request.text_2, str) else request.text_2
-    if len(first) == 1:
-        first = first * len(second)
-    if len(first) != len(second):
-        raise FORMATS["score"].invalid(
-            f"text_1: expected one, or as many as text_2; got {len(first)} and {len(second)}",
-            "text_1",
-        )
-    return list(zip(first, second, strict=True))
-
-
-def _by_query(pairs: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = {}
-    for place, (query, _) in enumerate(pairs):
-        places.setdefault(query, []).append(place)
-    return places
-
-
-def _score_work(request: schemas.ScoreRequest) -> Work:
-    pairs = _pairs(request)  # pairs of one query are scored together: they share its prefix
-    lists = [(query, [pairs[place][1] for place in places]) for query, places in _by_query(pairs).items()]
-    return Work(lists, request.model, request.instruction, bool(request.raw_scores))
-
-
-def _score_answer(request: schemas.ScoreRequest, outcome: Outcome) -> dict[str, Any]:
-    pairs = _pairs(request)
-    scores = [0.0] * len(pairs)
-    for places, values in zip(_by_query(pairs).values(), outcome.scores, strict=True):
-        for place, value in zip(places, values, strict=True):
-            scores[place] = float(value)
-    return {
-        "id": outcome.request_id,
-        "object": "list",
-        "created": outcome.created,
-        "model": outcome.model,
-        "data": [{"index": index, "object": "score", "score": score} for index, score in enumerate(scores)],
-        "usage": outcome.usage,
-    }
-
-
 _ALL = (
-    Format("v1", schemas.V1Request, schemas.V1Answer, schemas.V1Error, _v1_work, _v1_answer),
+    Format("v1", schemas.V1Request, answers.V1Answer, answers.V1Error, _v1_work, _v1_answer),
     Format(
         "infinity",
         schemas.InfinityRequest,
-        schemas.InfinityAnswer,
-        schemas.ScoreError,
+        answers.InfinityAnswer,
+        answers.ScoreError,
         _infinity_work,
         _infinity_answer,
     ),
-    Format("cohere", schemas.CohereRequest, schemas.CohereAnswer, schemas.CohereError, _cohere_work, _cohere_answer),
-    Format("voyage", schemas.VoyageRequest, schemas.VoyageAnswer, schemas.VoyageError, _voyage_work, _voyage_answer),
-    Format("tei", schemas.TeiRequest, list[schemas.TeiResult], schemas.TeiError, _tei_work, _tei_answer),
-    Format("score", schemas.ScoreRequest, schemas.ScoreAnswer, schemas.ScoreError, _score_work, _score_answer),
+    Format("cohere", schemas.CohereRequest, answers.CohereAnswer, answers.CohereError, _cohere_work, _cohere_answer),
+    Format("voyage", schemas.VoyageRequest, answers.VoyageAnswer, answers.VoyageError, _voyage_work, _voyage_answer),
+    Format("tei", schemas.TeiRequest, list[answers.TeiResult], answers.TeiError, _tei_work, _tei_answer),
+    Format("score", schemas.ScoreRequest, answers.ScoreAnswer, answers.ScoreError, score_work, score_answer),
 )
 FORMATS: Mapping[str, Format] = {one.name: one for one in _ALL}
 
@@ -265,6 +187,8 @@ ROUTES: Mapping[str, tuple[str, ...]] = {
     "/voyage/v1/rerank": ("voyage",),
     "/infinity/rerank": ("infinity",),
     "/rerank": ("tei", "v1"),
+    "/reranking": ("tei", "v1"),
+    "/v1/reranking": ("tei", "v1"),
     "/score": ("score",),
     "/v1/score": ("score",),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prorank._optional import require
+from prorank.pair_cache import PairCache
 
 __all__ = ["Metrics", "ModelMetrics"]
 
@@ -50,6 +51,13 @@ class Metrics:
         self.prefix_hits = make(
             prom.Counter, "prefix_cache_hits", "Batches whose prefix was still in the backend's cache", model
         )
+        self.pair_hits = make(prom.Counter, "pair_cache_hits", "Rows whose margin was in --pair-cache", model)
+        self.pair_misses = make(
+            prom.Counter,
+            "pair_cache_misses",
+            "Rows that were not in --pair-cache; the hit rate is hits/(hits + misses)",
+            model,
+        )
         self.dropped = make(prom.Counter, "queue_dropped", "Requests taken out of the queue, their client gone", model)
         self.loaded = make(prom.Gauge, "model_loaded", "1 while the model is in memory", model)
         self.model_bytes = make(prom.Gauge, "model_bytes", "Size of the model's weights in memory", model)
@@ -62,8 +70,14 @@ class Metrics:
 class ModelMetrics:
     """One model's view of :class:`Metrics`: what a batcher tells."""
 
-    def __init__(self, metrics: Metrics, model: str, backend: object = None) -> None:
+    def __init__(
+        self, metrics: Metrics, model: str, backend: object = None, pair_cache: PairCache | None = None
+    ) -> None:
         self._backend = backend
+        self._pair_cache = pair_cache
+        self._pairs_seen = (0, 0)
+        self._pair_hits = metrics.pair_hits.labels(model)
+        self._pair_misses = metrics.pair_misses.labels(model)
         self._hits_seen = 0
         self._hits = metrics.prefix_hits.labels(model)
         self._metrics = metrics
@@ -94,6 +108,11 @@ class ModelMetrics:
         hits = int(getattr(self._backend, "prefix_hits", 0))
         self._hits.inc(max(hits - self._hits_seen, 0))
         self._hits_seen = hits
+        if self._pair_cache is not None:
+            now = (self._pair_cache.hits, self._pair_cache.misses)
+            self._pair_hits.inc(now[0] - self._pairs_seen[0])
+            self._pair_misses.inc(now[1] - self._pairs_seen[1])
+            self._pairs_seen = now
 
     def dropped(self) -> None:
         self._dropped.inc()

@@ -188,7 +188,9 @@ class Models:
         return facts
 
     def _start(self, name: str, reranker: Reranker) -> LoadedModel:
-        metrics = ModelMetrics(self._metrics, name, getattr(reranker, "backend", None))
+        metrics = ModelMetrics(
+            self._metrics, name, getattr(reranker, "backend", None), getattr(reranker, "pair_cache", None)
+        )
         step = self._config.max_batch_tokens or int(getattr(reranker, "step_tokens", DEFAULT_BATCH_TOKENS))
         batcher = Batcher(
             reranker,

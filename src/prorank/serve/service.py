@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from prorank.prompt.encoded import best_margins
 from prorank.scoring import NonFiniteMarginError
 from prorank.serve.batcher import BatcherClosedError, QueueFullError, Scored, tokens_of
 from prorank.serve.body import BodyReader
 from prorank.serve.config import ServeConfig
 from prorank.serve.errors import ApiError
-from prorank.serve.formats import FORMATS, ROUTES, Format, Outcome, Work, parse
+from prorank.serve.formats import FORMATS, ROUTES, Format, parse
 from prorank.serve.metrics import Metrics
 from prorank.serve.models import LoadedModel, Models
 from prorank.serve.tracing import Tracer
+from prorank.serve.work import Outcome, Work
 
 if TYPE_CHECKING:
-    from prorank.prompt.encoder import Encoded
+    from prorank.prompt.encoded import Encoded
+    from prorank.scoring import Margins
+    from prorank.types import Chunk
 
 __all__ = ["ClientGoneError", "Service"]
 
@@ -127,12 +132,12 @@ class Service:
             if truncated and not cut:
                 raise _too_long(format_, truncated, model)
             model.metrics.truncated.inc(truncated)
-            scored = await self._score(model, encoded)
+            by_rows = work.return_chunks  # each window comes back with a margin of its own
+            scored = await self._score(model, [one.by_rows() for one in encoded] if by_rows else encoded)
             facts["queue_seconds"] = round(scored.queue_seconds, 4)
-            response: Response = await self._in_worker(
-                self._lay_out, format_, parsed, work, model, tokens, scored, facts
-            )
-            return response
+            lay_out = partial(self._lay_out, format_, parsed, work, model, encoded, scored, facts)
+            workers = model.encoder if work.return_chunks else self._workers  # chunks take the tokenizer
+            return await asyncio.get_running_loop().run_in_executor(workers, lay_out)
 
     def _check_sizes(self, work: Work) -> None:
         config = self.config
@@ -180,17 +185,30 @@ class Service:
         parsed: Any,
         work: Work,
         model: LoadedModel,
-        tokens: int,
+        encoded: Sequence[Encoded],
         scored: Scored,
         facts: dict[str, Any],
     ) -> Response:
-        if work.raw_scores:
-            shown = [margins.astype("float64") for margins in scored.margins]
-        else:
-            shown = [model.reranker.probability(margins) for margins in scored.margins]
-        outcome = Outcome(facts.get("request_id", ""), model.name, tokens, scored.margins, shown)
+        margins, chunk = scored.margins, None
+        if work.return_chunks:
+            margins = [best_margins(one, rows) for one, rows in zip(encoded, margins, strict=True)]
+            chunk = _chunks(model, work, encoded[0], scored.margins[0])
+        probabilities = [model.reranker.probability(one) for one in margins]
+        shown = [one.astype("float64") for one in margins] if work.raw_scores else probabilities
+        outcome = Outcome(
+            facts.get("request_id", ""),
+            model.name,
+            facts["tokens"],
+            margins,
+            shown,
+            probabilities,
+            work.thresholds,
+            chunk,
+        )
         timing = f"queue;dur={scored.queue_seconds * 1000:.1f}, score;dur={scored.score_seconds * 1000:.1f}"
         headers = {"x-prorank-model": model.name, "server-timing": timing}
+        if work.thresholds.given:
+            headers["x-prorank-left-out"] = str(outcome.left_out)
         return Response(to_json(format_.lay_out(parsed, outcome)), media_type="application/json", headers=headers)
 
     async def _in_worker(self, function: Any, *args: Any) -> Any:
@@ -205,14 +223,23 @@ def _too_long(format_: Format, truncated: int, model: LoadedModel) -> ApiError:
 
 
 def _encode(model: LoadedModel, work: Work) -> list[Encoded]:
-    encoder = model.reranker.encoder
-    limit = work.max_tokens_per_doc
-    encoded = []
-    for query, documents in work.lists:
-        if limit is not None and limit < encoder.max_length:
-            documents = [encoder.beginning(text, limit) for text in documents]
-        encoded.append(model.reranker.encode(query, documents, work.instruction, keep_end=work.keep_end))
-    return encoded
+    encode = partial(
+        model.reranker.encode, instruction=work.instruction, keep_end=work.keep_end, max_chunks=work.max_chunks_per_doc,
+        max_tokens=work.max_tokens_per_doc,
+    )  # fmt: skip
+    return [encode(query, documents) for query, documents in work.lists]
+
+
+def _chunks(model: LoadedModel, work: Work, encoded: Encoded, by_row: Margins) -> Callable[[int], Chunk]:
+    """Index -> the part of the first list's document that its margin is about."""
+    rows = encoded.best_rows([float(margin) for margin in by_row])
+    query, documents = work.lists[0]
+
+    def chunk(index: int) -> Chunk:
+        (text,) = model.reranker.beginnings([documents[index]], work.max_tokens_per_doc)
+        return model.reranker.encoder.chunk(query, text, work.instruction, row=rows[index], keep_end=work.keep_end)
+
+    return chunk
 
 
 async def _disconnected(request: Request) -> None:

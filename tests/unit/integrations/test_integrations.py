@@ -146,3 +146,42 @@ def test_haystack(reranker: Reranker, wanted: list[tuple[int, float]], monkeypat
     assert (again.model, again.top_k, again.instruction) == ("some-model", 3, "Recent ones.")
     with pytest.raises(ValueError, match="top_k"):
         ProRankRanker(top_k=0)
+
+
+def test_thresholds_by_the_frameworks_own_names(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAYSTACK_TELEMETRY_ENABLED", "False")
+    for package in ("langchain_core", "llama_index.core", "haystack"):
+        pytest.importorskip(package)
+    from haystack import Document as HaystackDocument
+    from langchain_core.documents import Document
+    from llama_index.core.schema import NodeWithScore, TextNode
+
+    from prorank.integrations.haystack import ProRankRanker
+    from prorank.integrations.langchain import ProRankReranker
+    from prorank.integrations.llamaindex import ProRankRerank
+
+    ranked = reranker.rank(QUERY, TEXTS)
+    third = ranked[2]
+    wanted = [result.index for result in ranked[:3]]
+    documents = [Document(page_content=text, metadata={"n": i}) for i, text in enumerate(TEXTS)]
+    for options in ({"score_threshold": third.probability}, {"min_margin": third.margin}):
+        found = ProRankReranker(reranker=reranker, **options).compress_documents(documents, QUERY)
+        assert [d.metadata["n"] for d in found] == wanted
+    nodes = [NodeWithScore(node=TextNode(text=text, id_=str(i))) for i, text in enumerate(TEXTS)]
+    for options in ({"similarity_cutoff": third.margin}, {"min_score": third.probability}):
+        kept = ProRankRerank(reranker, top_n=5, **options).postprocess_nodes(nodes, query_str=QUERY)
+        assert [int(n.node.node_id) for n in kept] == wanted
+    texts = [HaystackDocument(content=text, meta={"n": i}) for i, text in enumerate(TEXTS)]
+    for options in ({"score_threshold": third.margin}, {"min_score": third.probability}):
+        component = ProRankRanker(reranker=reranker, **options)
+        assert [d.meta["n"] for d in component.run(query=QUERY, documents=texts)["documents"]] == wanted
+        assert ProRankRanker.from_dict(component.to_dict()).to_dict() == component.to_dict()
+    strict = component.run(query=QUERY, documents=texts, score_threshold=ranked[0].margin)["documents"]
+    assert [d.meta["n"] for d in strict] == wanted[:1]
+    for make in (
+        lambda: ProRankReranker(reranker=reranker, score_threshold=1.5),
+        lambda: ProRankRerank(reranker, min_score=-1),
+        lambda: ProRankRanker(reranker=reranker, min_score=2),
+    ):
+        with pytest.raises(ValueError, match="min_score must be a probability from 0 to 1"):
+            make()
