@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from prorank.doctor import record_self_test
 from prorank.early_exit import readouts
 from prorank.files import atomic_folder, sha256_file
-from prorank.model.checkpoint import read_manifest, write_manifest
+from prorank.model.manifest import read_manifest, write_manifest
+from prorank.pipeline.doctor import record_self_test
 
 MODELS = Path(__file__).resolve().parent.parent / "src" / "prorank" / "models"
 WEIGHTS = "adapter_model.safetensors"

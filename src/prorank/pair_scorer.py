@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import EarlyExit, score_cascade
-from prorank.model.checkpoint import Manifest
 from prorank.model.loading import combined, early_exits
+from prorank.model.manifest import Manifest
 from prorank.pair_cache import PairCache, through
 from prorank.progress import progress_bar
 from prorank.prompt.encoded import Encoded, best_margins

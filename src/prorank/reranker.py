@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from prorank.model.built_in import DEFAULT_BASE
-from prorank.model.checkpoint import Manifest, built_in_rerankers, save_checkpoint
+from prorank.model.checkpoint import built_in_rerankers, save_checkpoint
 from prorank.model.loading import load_parts
+from prorank.model.manifest import Manifest
 from prorank.model.options import LoadOptions, keywords_of
 from prorank.pair_cache import open_pair_cache
 from prorank.pair_scorer import PairScorer

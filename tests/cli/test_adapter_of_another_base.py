@@ -9,7 +9,8 @@ import pytest
 from prorank.cli.main import main
 from prorank.data.convert import convert
 from prorank.model.base import load_base
-from prorank.model.checkpoint import Manifest, save_checkpoint
+from prorank.model.checkpoint import save_checkpoint
+from prorank.model.manifest import Manifest
 from prorank.prompt.derive import derive_template
 from testkit.warmup import collection, make_base
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prorank import doctor
 from prorank.cli.main import COMMANDS, main
-from prorank.doctor import Finding
 from prorank.model.checkpoint import built_in_rerankers
+from prorank.pipeline import doctor
+from prorank.pipeline.doctor import Finding
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,9 @@ def test_the_self_test_knows_right_margins_from_wrong_ones(tmp_path: Path, monke
 
 
 def test_a_self_test_without_its_base_is_no_fault() -> None:
-    finding = doctor._in_child("self-test", "margins", "from prorank.doctor import self_test; say(self_test())")
+    finding = doctor._in_child(
+        "self-test", "margins", "from prorank.pipeline.doctor import self_test; say(self_test())"
+    )
     assert finding.state in ("absent", "ok"), finding  # ok: an installed package holds the base
 
 

@@ -115,7 +115,7 @@ def _check(args: argparse.Namespace, models: list[str]) -> None:
 def _options(args: argparse.Namespace, model: str) -> dict[str, Any]:
     chosen = {name: getattr(args, name) for name in ("max_length", "batch_tokens", "threads", "device", "dtype")}
     if (Path(model) / "prorank.json").is_file():
-        from prorank.model.checkpoint import read_manifest
+        from prorank.model.manifest import read_manifest
 
         manifest = read_manifest(Path(model))
         if manifest is not None and manifest.backend != "torch":

@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
     from prorank.evaluate.calibration import fit_probability, prior_weights
     from prorank.evaluate.expressiveness import expected_calibration_error, reliability_bins
-    from prorank.model.checkpoint import built_in_rerankers, checkpoint_folder, read_manifest, write_manifest
+    from prorank.model.checkpoint import built_in_rerankers, checkpoint_folder
+    from prorank.model.manifest import read_manifest, write_manifest
     from prorank.reranker import default_model
     from prorank.scoring import probability
 

@@ -84,7 +84,8 @@ def _folder(name: str, out: Path) -> Path:
     Raises:
         ValueError: it is no checkpoint, or ``--out`` is in the way.
     """
-    from prorank.model.checkpoint import MANIFEST, checkpoint_folder
+    from prorank.model.checkpoint import checkpoint_folder
+    from prorank.model.manifest import MANIFEST
 
     folder = checkpoint_folder(name)
     if not (folder / MANIFEST).is_file():
@@ -127,7 +128,7 @@ def _seen(args: argparse.Namespace, jobs: list[Candidates], reranker: Any, layer
 def _write(folder: Path, out: Path, fit: Fit) -> None:
     """A copy of the folder with the read-outs, named in the manifest."""
     from prorank.files import atomic_folder, sha256_file
-    from prorank.model.checkpoint import read_manifest, write_manifest
+    from prorank.model.manifest import read_manifest, write_manifest
 
     with atomic_folder(out) as aside:
         shutil.copytree(folder, aside, dirs_exist_ok=True)

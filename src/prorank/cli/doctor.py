@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line a finding, as it is made; 1 if one failed."""
-    from prorank.doctor import examine
+    from prorank.pipeline.doctor import examine
 
     failed = []
     for finding in examine():

@@ -46,8 +46,9 @@ def _rows() -> list[dict[str, Any]]:
     from prorank.cache import cache_dir
     from prorank.data.encoders import ENCODERS
     from prorank.model.base import BUILT_IN, cached_bases
-    from prorank.model.checkpoint import built_in_rerankers, read_manifest
+    from prorank.model.checkpoint import built_in_rerankers
     from prorank.model.int8_cache import cached_int8
+    from prorank.model.manifest import read_manifest
     from prorank.prompt.presets import PRESETS
     from prorank.published.fetch import cached_folder, is_installed
     from prorank.reranker import default_model

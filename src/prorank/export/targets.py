@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from prorank._optional import check
 from prorank.files import atomic_folder, sha256_file
-from prorank.model.checkpoint import MANIFEST, write_manifest
+from prorank.model.manifest import MANIFEST, write_manifest
 
 if TYPE_CHECKING:
     from prorank.reranker import Reranker

@@ -17,8 +17,9 @@ from typing import Any
 
 from prorank.files import atomic_folder, sha256_file
 from prorank.model.base import BaseError
-from prorank.model.checkpoint import Manifest, read_manifest, verify_files, write_manifest
+from prorank.model.checkpoint import verify_files
 from prorank.model.lora import is_plain
+from prorank.model.manifest import Manifest, read_manifest, write_manifest
 
 __all__ = ["average_adapters"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prorank.model.checkpoint import Manifest
+from prorank.model.manifest import Manifest
 
 __all__ = ["BACKENDS", "opened"]
 

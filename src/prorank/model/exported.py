@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prorank.model.checkpoint import Manifest
 from prorank.model.engines import opened
 from prorank.model.first_opening import how_cautiously
+from prorank.model.manifest import Manifest
 from prorank.scoring import Backend
 
 __all__ = ["open_exported"]

@@ -26,7 +26,7 @@ from prorank.backends.cores import available_cores
 from prorank.backends.processor import processor_features, processor_name
 from prorank.cache import cache_dir
 from prorank.files import write_atomic
-from prorank.model.checkpoint import Manifest
+from prorank.model.manifest import Manifest
 from prorank.types import EncodedGroup
 
 __all__ = ["ENGINES", "Engine", "how_cautiously"]
@@ -151,8 +151,8 @@ def _signal(code: int) -> str:
 
 def _first_opening() -> None:
     """The child: says what it tries, then what works."""
-    from prorank.model.checkpoint import read_manifest
     from prorank.model.engines import opened
+    from prorank.model.manifest import read_manifest
 
     with contextlib.suppress(ImportError, ValueError):  # a crash leaves no file of the whole memory behind
         import resource

@@ -21,11 +21,12 @@ from prorank.files import atomic_folder, folder_lock, recover_folder, sha256_fil
 from prorank.model.architecture import UnsupportedError
 from prorank.model.base import unpacked, weights_sha256
 from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, base_file, say
-from prorank.model.checkpoint import MANIFEST, Manifest, check_base, read_manifest, write_manifest
+from prorank.model.checkpoint import check_base
 from prorank.model.gguf_vocabulary import tokenizer_of
 from prorank.model.hashes import known_sha256
 from prorank.model.int8 import write_int8, write_labels
 from prorank.model.lora import Merged, plain_pairs
+from prorank.model.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from prorank.model.weights import FolderWeights, GgufWeights, Weights
 
 __all__ = ["Int8", "cached_int8", "int8_of"]

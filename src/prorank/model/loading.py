@@ -17,10 +17,11 @@ from prorank.early_exit.scoring import EarlyExit
 from prorank.files import recover_folder
 from prorank.model.architecture import UnsupportedError
 from prorank.model.built_in import say
-from prorank.model.checkpoint import Manifest, checkpoint_folder, load_checkpoint, read_manifest, stack_of
+from prorank.model.checkpoint import checkpoint_folder, load_checkpoint, stack_of
 from prorank.model.default_engine import default_engine, has_torch, why_not
 from prorank.model.engines import BACKENDS
 from prorank.model.exported import open_exported
+from prorank.model.manifest import Manifest, read_manifest
 from prorank.model.options import LoadOptions
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
 from prorank.prompt.template import PromptTemplate

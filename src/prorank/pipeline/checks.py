@@ -15,7 +15,7 @@ from prorank.model.options import LoadOptions
 from prorank.prompt.template import PromptTemplate
 
 if TYPE_CHECKING:
-    from prorank.model.checkpoint import Manifest
+    from prorank.model.manifest import Manifest
 
 __all__ = [
     "backend_runs",
@@ -102,7 +102,8 @@ def model_known(field: str, name: str | None) -> Manifest | None:
     """
     from prorank.model.base import load_tokenizer, resolve_base
     from prorank.model.built_in import BUILT_IN
-    from prorank.model.checkpoint import checkpoint_folder, read_manifest
+    from prorank.model.checkpoint import checkpoint_folder
+    from prorank.model.manifest import read_manifest
 
     if name is None or name in BUILT_IN:
         return None

@@ -19,7 +19,8 @@ import torch
 from prorank.config import config_dict
 from prorank.files import recover_folder
 from prorank.model.base import LoadedBase
-from prorank.model.checkpoint import Manifest, save_checkpoint
+from prorank.model.checkpoint import save_checkpoint
+from prorank.model.manifest import Manifest
 from prorank.prompt.encoder import PromptEncoder
 from prorank.training.checkpoint import check_output_folder, check_same_run, load_state, read_progress, save_state
 from prorank.training.config import TrainingConfig

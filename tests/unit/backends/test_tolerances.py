@@ -22,7 +22,7 @@ AMX = frozenset(flag for one in LEVELS for flag in one.needs)
         (AMX, "", "torch-cpu-bfloat16", 0.2),
         (AMX, "AVX512_CORE_BF16", "torch-cpu-bfloat16", 0.05),
         (AMX - {"amx_tile"}, "", "torch-cpu-bfloat16", 0.05),
-        (frozenset(), "", "torch-cpu-bfloat16", 0.05),
+        (frozenset(), "", "torch-cpu-bfloat16", 0.2),
     ],
 )
 def test_the_row_of_this_processor(

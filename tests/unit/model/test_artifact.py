@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from prorank import Reranker
 from prorank.files import atomic_folder, write_atomic
 from prorank.model.base import BaseError, load_base
-from prorank.model.checkpoint import Manifest, read_manifest
+from prorank.model.manifest import Manifest, read_manifest
 from prorank.prompt.presets import PRESETS
 from prorank.scoring import NonFiniteMarginError
 

@@ -13,7 +13,8 @@ from prorank.cli.main import main
 from prorank.model.adapter import merge_adapter
 from prorank.model.average import average_adapters
 from prorank.model.base import BaseError, load_base
-from prorank.model.checkpoint import Manifest, read_manifest, save_checkpoint
+from prorank.model.checkpoint import save_checkpoint
+from prorank.model.manifest import Manifest, read_manifest
 from prorank.prompt.derive import derive_template
 from prorank.prompt.encoder import PromptEncoder
 from testkit.warmup import make_base

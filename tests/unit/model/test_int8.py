@@ -22,8 +22,9 @@ from prorank.backends.native.engine import GROUP, WEIGHTS
 from prorank.model import int8, int8_cache
 from prorank.model.architecture import UnsupportedError
 from prorank.model.base import BaseError, load_base
-from prorank.model.checkpoint import Manifest, save_checkpoint, stack_of
+from prorank.model.checkpoint import save_checkpoint, stack_of
 from prorank.model.lora import Merged, plain_pairs
+from prorank.model.manifest import Manifest
 from prorank.model.weights import FolderWeights
 from prorank.prompt.presets import PRESETS
 from testkit.native import runs_here

@@ -53,10 +53,10 @@ def examine() -> Iterator[Finding]:
         yield _version(package)
     yield _processor()
     for name in ENGINES:
-        yield _in_child("engine", name, f"from prorank.doctor import ENGINES; say(ENGINES[{name!r}]())")
+        yield _in_child("engine", name, f"from prorank.pipeline.doctor import ENGINES; say(ENGINES[{name!r}]())")
     yield _cache()
     yield from _models()
-    yield _in_child("self-test", "margins", "from prorank.doctor import self_test; say(self_test())")
+    yield _in_child("self-test", "margins", "from prorank.pipeline.doctor import self_test; say(self_test())")
 
 
 # -- what is here ----------------------------------------------------------------------------------------------------
@@ -92,7 +92,8 @@ def _cache() -> Finding:
 def _models() -> Iterator[Finding]:
     from prorank.model.base import cached_bases
     from prorank.model.built_in import BUILT_IN
-    from prorank.model.checkpoint import built_in_rerankers, read_manifest
+    from prorank.model.checkpoint import built_in_rerankers
+    from prorank.model.manifest import read_manifest
     from prorank.published.fetch import is_installed
 
     cached = dict(cached_bases())
