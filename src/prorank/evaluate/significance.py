@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from prorank._optional import require
+
 __all__ = ["Comparison", "Interval", "bootstrap_interval", "compare_paired", "holm", "randomisation_p"]
 
 _CHUNK = 4_000_000  # random numbers held at once
@@ -57,14 +59,15 @@ def bootstrap_interval(
     n = values.size
     if n == 0:
         return Interval(0.0, 0.0, 0.0)
-    rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    step = max(_CHUNK // n, 1)
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        means[start : start + size] = values[rng.integers(0, n, (size, n))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
+    mean = float(values.mean())
+    if n == 1:
+        return Interval(mean, mean, mean)
+    stats = require("scipy.stats", extra="evaluate")
+    found = stats.bootstrap(
+        (values,), np.mean, n_resamples=resamples, batch=max(_CHUNK // n, 1), confidence_level=level,
+        method="percentile", rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return Interval(mean, float(found.low), float(found.high))
 
 
 def randomisation_p(
@@ -74,7 +77,8 @@ def randomisation_p(
 
     Under the null hypothesis the two values of a query are exchangeable, so each difference may take either sign.
     p is the share of sign assignments whose mean difference is at least as large, in size, as the observed one;
-    sampled, it is (1 + hits) / (1 + permutations), which is never 0.
+    sampled, it is (1 + hits) / (1 + permutations), which is never 0. Written here and not scipy's
+    ``permutation_test``, whose other random stream would move the last digits of published figures.
 
     Args:
         a, b: paired values, one a query, ``(n,)``.
