@@ -203,7 +203,7 @@ def test_interrupt_saves_and_the_same_command_goes_on(folder, tmp_path):
 def test_collapse_is_reported_and_stops(folder, tmp_path, capsys):
     """Paid for the answer 1 alone, a policy soon gives it to every prompt: seen, named, stopped."""
     result = run(
-        folder, tmp_path / "run", steps=60, relevance_weight=0.0, extra_rewards=("warmup_parts:says_one=1",),
+        folder, tmp_path / "run", steps=60, relevance_weight=0.0, extra_rewards=("testkit.warmup:says_one=1",),
         margin_cost=0.0, prior="none", learning_rate=0.05, lora_alpha=16.0, collapse_steps=3, on_collapse="stop",
         queries_per_step=2, held_out_queries=2,
     )  # fmt: skip
@@ -216,7 +216,7 @@ def test_collapse_is_reported_and_stops(folder, tmp_path, capsys):
 def test_no_signal_at_all_changes_nothing(folder, tmp_path):
     """No completion ever earns anything: groups are counted and refilled up to the limit, weights stay."""
     base, encoder = load_tiny(folder)
-    settings = config(steps=1, extra_rewards=("warmup_parts:nothing=1",), format_weight=0.0, relevance_weight=0.0)
+    settings = config(steps=1, extra_rewards=("testkit.warmup:nothing=1",), format_weight=0.0, relevance_weight=0.0)
     sampler = PromptSampler(collection(), settings)
     before = {n: p.clone() for n, p in base.model.named_parameters()}
     warmup(base, encoder, sampler, settings, tmp_path / "run", base_name="tiny", device="cpu", progress=False)
