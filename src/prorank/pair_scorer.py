@@ -18,7 +18,7 @@ from prorank.pair_cache import PairCache, through
 from prorank.progress import progress_bar
 from prorank.prompt.encoded import Encoded, best_margins
 from prorank.prompt.encoder import PromptEncoder
-from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, Margins, passes_of, probability, score_groups
+from prorank.scoring import DEFAULT_BATCH_TOKENS, Backend, Margins, probability, score_groups
 from prorank.types import EncodedGroup
 
 __all__ = ["PairScorer"]
@@ -209,7 +209,7 @@ class PairScorer:
     @property
     def step_tokens(self) -> int:
         """Own tokens computed at the same time: a batch in each of the backend's passes."""
-        return self.batch_tokens * passes_of(self.backend)
+        return self.batch_tokens * self.backend.capabilities.passes
 
     @property
     def fingerprint(self) -> str:

@@ -69,7 +69,7 @@ class Reranker(PairScorer):
             parts.encoder,
             name=Path(name).name or name,
             calibration=parts.manifest.calibration,
-            batch_tokens=options.batch_tokens or parts.batch_tokens,
+            batch_tokens=options.batch_tokens or parts.backend.capabilities.batch_tokens,
             manifest=parts.manifest,
             weights_sha256=parts.weights_sha256,
             cascade=parts.cascade,
@@ -163,8 +163,7 @@ class Reranker(PairScorer):
         Raises:
             ValueError: the backend holds no transformers model.
         """
-        model = getattr(self.backend, "model", None)
-        if model is None:
+        if not self.backend.capabilities.holds_model:
             raise ValueError(
                 f"backend {self.backend.name} holds no transformers model to save; load with backend 'torch'"
             )
@@ -175,6 +174,7 @@ class Reranker(PairScorer):
                 stacklevel=2,
             )
         manifest, tokenizer = self.current_manifest(), self.encoder.tokenizer
+        model: Any = self.backend.model  # type: ignore[attr-defined]
         return save_checkpoint(Path(folder), model, tokenizer, manifest, cascade=self.cascade)
 
     def current_manifest(self) -> Manifest:

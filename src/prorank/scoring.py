@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -21,13 +23,13 @@ __all__ = [
     "DEFAULT_BATCH_TOKENS_GPU",
     "Backend",
     "Batch",
+    "Capabilities",
     "Margins",
     "NonFiniteMarginError",
     "cut_rows",
     "fair_batch",
     "in_passes",
     "margins_of",
-    "passes_of",
     "plan_batches",
     "probability",
     "rank_order",
@@ -47,19 +49,47 @@ Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
 
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do besides label logits, and at what size it works best. The defaults are the least."""
+
+    passes: int = 1
+    """Batches that it computes at a time; so many threads ask it."""
+    batch_tokens: int = DEFAULT_BATCH_TOKENS
+    """Own tokens, padding counted, of the batches that suit it."""
+    shares_prefixes: bool = False
+    """A group's prefix is computed once; otherwise with every row."""
+    layers: int = 0
+    """Layers of the model, where early exits may lie between them; 0: it runs only as a whole."""
+    answers: bool = False
+    """Has ``last_logits(group)``, ``(n, vocabulary)``, and ``last_hidden(group)``, ``(n, hidden)``, both float32."""
+    holds_model: bool = False
+    """Its attribute ``model`` is the transformers model, which can be saved, exported, and generate."""
+    weights_bytes: int = 0
+    """Size of the weights; 0: unknown."""
+    folder: Path | None = None
+    """The exported folder that it runs, if any."""
+    level: str = ""
+    """The instruction set that it was compiled for, where that was chosen for this processor."""
+
+
 @runtime_checkable
 class Backend(Protocol):
     """What computes label logits. It receives token ids and knows nothing of text, labels' meaning or ranking."""
 
     name: str
     """Short name for records and messages, such as ``torch-cpu-bf16``."""
+    capabilities: Capabilities
+    """What it can do besides; callers ask here, never for the class or for an attribute that may not be there."""
+    prefix_hits: int
+    """Groups so far whose prefix had been computed for an earlier one; stays 0 where none is kept, or nobody counts."""
 
     def label_logits(self, group: EncodedGroup) -> npt.NDArray[np.float32]:
         """Logits of the two label words after each prompt, shape ``(n, 2)`` float32, row i for ``own_ids[i]``.
 
         Column 0 belongs to the "irrelevant" word, column 1 to the "relevant" one. The rows come as one batch:
-        the caller has already cut the work to size. A backend with a number ``passes`` above 1 is asked by so many
-        threads at a time.
+        the caller has already cut the work to size. Where ``capabilities.passes`` is above 1, so many threads ask at a
+        time.
         """
         ...
 
@@ -76,11 +106,6 @@ class Batch(NamedTuple):
     """Per row of ``group`` the (group index, row index) it answers for."""
     copies: tuple[tuple[tuple[int, int], ...], ...]
     """Per row of ``group`` further (group index, row index) places with the very same ids: scored once."""
-
-
-def passes_of(backend: object) -> int:
-    """How many batches a backend computes at a time."""
-    return int(getattr(backend, "passes", 1))
 
 
 def margins_of(label_logits: npt.NDArray[np.float32]) -> Margins:
@@ -210,7 +235,7 @@ def score_groups(
         NonFiniteMarginError: the model returned NaN or infinity.
     """
     results = [np.zeros(len(group.own_ids), dtype=np.float32) for group in groups]
-    passes = passes_of(backend)
+    passes = backend.capabilities.passes
     tokens = sum(len(ids) for group in groups for ids in group.own_ids)
     batches = list(plan_batches(groups, fair_batch(batch_tokens, tokens, passes)))
     answers = in_passes(backend.label_logits, [batch.group for batch in batches], passes)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from standin import StandIn
 
+from prorank.scoring import Capabilities
 from prorank.serve.app import create_app
 from prorank.serve.config import ServeConfig
 from prorank.serve.models import LazyModel
@@ -17,25 +18,9 @@ from prorank.serve.models import LazyModel
 BODY = {"query": "q", "documents": ["a", "b c"]}
 
 
-class Weights:
-    """Stands for a model's parameters."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def parameters(self) -> list[Any]:
-        return [self]
-
-    def nelement(self) -> int:
-        return self.size
-
-    def element_size(self) -> int:
-        return 1
-
-
 def sized(name: str, size: int) -> StandIn:
     one = StandIn(name)
-    one.backend.model = Weights(size)  # type: ignore[attr-defined]
+    one.backend.capabilities = Capabilities(weights_bytes=size)
     return one
 
 

@@ -153,7 +153,7 @@ def test_a_prefix_is_decoded_once(tiny: Tiny) -> None:
     rows = group()
     own = sum(map(len, rows.own_ids))
     with LlamaCppBackend(tiny.gguf("f32"), tiny.labels, threads=1) as backend:
-        assert backend.shares_prefixes
+        assert backend.capabilities.shares_prefixes
         backend.label_logits(rows)
         assert backend.decoded_tokens == 40 + own
         backend.label_logits(rows)

@@ -54,7 +54,7 @@ def reference_ids(reranker: Reranker, query: str, document: str) -> list[int]:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_tiny_models_equal_plain_transformers(tiny_dirs: dict[str, Path], architecture: str) -> None:
     reranker = Reranker.from_pretrained(tiny_dirs[architecture], dtype="float32")
-    assert reranker.backend.shares_prefixes  # type: ignore[attr-defined]
+    assert reranker.backend.capabilities.shares_prefixes
     for query in QUERIES:
         got = reranker.margins(query, DOCUMENTS)
         assert np.abs(got).max() > 0.01, "the random model must separate documents, or equality says nothing"
@@ -136,7 +136,7 @@ def test_a_cache_that_cannot_be_shared_is_said_and_done_without(
     folder = make_tiny(tmp_path / "mamba", "mamba", tokenizer)
     with caplog.at_level("WARNING", logger="prorank"):
         reranker = Reranker.from_pretrained(folder, dtype="float32")
-    assert not reranker.backend.shares_prefixes  # type: ignore[attr-defined]
+    assert not reranker.backend.capabilities.shares_prefixes
     assert "cannot be shared" in caplog.text
     got = reranker.margins(QUERIES[0], DOCUMENTS)
     assert np.abs(got).max() > 0.01
@@ -154,7 +154,7 @@ def test_a_scaled_head_is_as_fast_as_another(
     with caplog.at_level("WARNING", logger="prorank"):
         reranker = Reranker.from_pretrained(folder, dtype="float32", max_length=256)
     assert not caplog.records
-    assert reranker.backend.shares_prefixes  # type: ignore[attr-defined]
+    assert reranker.backend.capabilities.shares_prefixes
     got = reranker.margins(QUERIES[0], DOCUMENTS)
     np.testing.assert_allclose(got, reference_margins(reranker, QUERIES[0], DOCUMENTS), atol=1e-4)
     group = reranker.encode(QUERIES[0], DOCUMENTS).group

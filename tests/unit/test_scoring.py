@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prorank.backends.fake import FakeBackend
-from prorank.scoring import NonFiniteMarginError, margins_of, plan_batches, probability, rank_order, score_groups
+from prorank.scoring import (
+    Capabilities,
+    NonFiniteMarginError,
+    margins_of,
+    plan_batches,
+    probability,
+    rank_order,
+    score_groups,
+)
 from prorank.types import EncodedGroup
 
 IDS = st.lists(st.integers(0, 9), min_size=1, max_size=12)
@@ -45,7 +53,7 @@ class Side(FakeBackend):
 
     def __init__(self, passes: int) -> None:
         super().__init__()
-        self.passes = passes
+        self.capabilities = Capabilities(passes=passes)
         self.together = threading.Barrier(passes)
 
     def label_logits(self, group: EncodedGroup) -> np.ndarray:

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
+from prorank.scoring import Capabilities
 from prorank.types import EncodedGroup
 
 __all__ = ["FakeBackend"]
@@ -20,6 +21,8 @@ class FakeBackend:
     """
 
     name = "fake"
+    capabilities = Capabilities()
+    prefix_hits = 0
 
     def __init__(self, fail_with: Exception | None = None) -> None:
         self.fail_with = fail_with

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prorank.scoring import Capabilities
 from prorank.types import EncodedGroup
 
 __all__ = ["HEAD", "INPUTS", "OUTPUTS", "GraphBackend"]
@@ -46,7 +47,7 @@ class GraphBackend(ABC):
     """
 
     name: str
-    shares_prefixes = True
+    capabilities: Capabilities
     max_positions: int | None = None
 
     def __init__(

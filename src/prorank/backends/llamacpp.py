@@ -32,6 +32,7 @@ from prorank.backends.llamacpp_library import (
     redirect_log,
     said,
 )
+from prorank.scoring import Capabilities
 from prorank.types import EncodedGroup
 
 __all__ = ["LlamaCppBackend"]
@@ -58,7 +59,8 @@ class LlamaCppBackend:
         ImportError: llama-cpp-python is not installed.
     """
 
-    shares_prefixes = True
+    prefix_hits = 0
+    """The cache keeps one prefix, of which it decodes what differs: see ``decoded_tokens``."""
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class LlamaCppBackend:
         self._llama.llama_backend_init()
         self.label_ids = label_ids
         self.context = context
+        self.capabilities = Capabilities(shares_prefixes=True)
         self.decoded_tokens = 0
         """Tokens run through the model so far: a shared prefix counts once."""
         model = load_model(self._llama, path)

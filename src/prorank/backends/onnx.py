@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from prorank._optional import require
 from prorank.backends.graph import OUTPUTS, Array, GraphBackend
+from prorank.scoring import Capabilities
 
 __all__ = ["GRAPH", "OnnxBackend"]
 
@@ -49,6 +50,7 @@ class OnnxBackend(GraphBackend):
         super().__init__(folder, shapes, [d if isinstance(d, int) else 1 for d in shapes["past"]])
         self.label_ids = label_ids
         self.name = f"onnx-cpu-{precision}"
+        self.capabilities = Capabilities(shares_prefixes=True)
 
     def infer(self, inputs: dict[str, npt.NDArray[np.int64] | Array], states: bool) -> tuple[Array, Array | None]:
         """See :class:`GraphBackend`."""

@@ -15,6 +15,7 @@ from prorank.backends.graph import OUTPUTS, Array, GraphBackend
 from prorank.backends.mapped import give_back
 from prorank.backends.processor import processor_features, reaches
 from prorank.cache import cache_dir
+from prorank.scoring import Capabilities
 
 __all__ = ["GRAPH", "OpenVinoBackend"]
 
@@ -57,12 +58,12 @@ class OpenVinoBackend(GraphBackend):
             raise ValueError(f"{folder}: {GRAPH} is missing; write it with `prorank export --to openvino-int8`")
         core = openvino.Core()
         cores = threads or available_cores()
-        self.passes = max(1, min(cores if max_length and max_length <= _SHORT else cores // 2, _MOST_PASSES))
+        passes = max(1, min(cores if max_length and max_length <= _SHORT else cores // 2, _MOST_PASSES))
         if caution or not _survives_streams(precision):
-            self.passes = 1
-        self.batch_tokens = 128 if self.passes > 1 else 256  # 110 kB are kept for every token of the largest batch
+            passes = 1
+        batch_tokens = 128 if passes > 1 else 256  # 110 kB are kept for every token of the largest batch
         try:
-            compiled = core.compile_model(path, "CPU", _settings(core, precision, threads, self.passes, caution))
+            compiled = core.compile_model(path, "CPU", _settings(core, precision, threads, passes, caution))
         except RuntimeError as error:
             raise ValueError(f"{path}: OpenVINO cannot compile it: {_reason(error)}") from error
         shape = compiled.input("past").get_partial_shape()
@@ -71,8 +72,9 @@ class OpenVinoBackend(GraphBackend):
         super().__init__(folder, names, past, round_to=8)
         self.label_ids = label_ids
         self.name = f"openvino-cpu-{precision}"
+        self.capabilities = Capabilities(passes=passes, batch_tokens=batch_tokens, shares_prefixes=True)
         self._idle: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(self.passes):
+        for _ in range(passes):
             self._idle.put(compiled.create_infer_request())
         self._weights: Path | None = path.with_suffix(".bin")
 

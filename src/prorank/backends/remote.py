@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from prorank._optional import require
 from prorank.backends.remote_answers import IMPOSSIBLE, Alternative, alternatives, ordered
+from prorank.scoring import DEFAULT_BATCH_TOKENS_GPU, Capabilities
 from prorank.types import EncodedGroup
 
 __all__ = ["KEY_VARIABLE", "RemoteBackend", "RemoteError"]
@@ -60,7 +61,7 @@ class RemoteBackend:
         ImportError: httpx is not installed.
     """
 
-    shares_prefixes = False
+    prefix_hits = 0
     """Here prompts go out whole; most servers keep common beginnings in a cache of their own."""
     max_positions: int | None = None
 
@@ -91,6 +92,7 @@ class RemoteBackend:
         self.url, self._shown = _endpoint(url)
         self.model = model
         self.name = f"remote-{model}"
+        self.capabilities = Capabilities(batch_tokens=DEFAULT_BATCH_TOKENS_GPU)
         self.label_ids = label_ids
         self._label_words = label_words
         self._retries, self._pause = retries, pause

@@ -20,6 +20,7 @@ import torch
 
 from prorank.backends.attention import can_block_attention, use_blocked_attention
 from prorank.backends.last_layer import can_skip_unread, reading, skip_unread
+from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Capabilities
 from prorank.types import EncodedGroup
 
 __all__ = [
@@ -138,11 +139,14 @@ class TorchBackend:
         self._two_rows = True
         self._share_prefix = share_prefix
         self._self_check()
-
-    @property
-    def shares_prefixes(self) -> bool:
-        """Whether a group's prefix is computed once."""
-        return self._share_prefix
+        self.capabilities = Capabilities(
+            batch_tokens=DEFAULT_BATCH_TOKENS if self.device.type == "cpu" else DEFAULT_BATCH_TOKENS_GPU,
+            shares_prefixes=self._share_prefix,
+            layers=getattr(config, "num_hidden_layers", 0),
+            answers=True,
+            holds_model=True,
+            weights_bytes=sum(one.nelement() * one.element_size() for one in model.parameters()),
+        )
 
     @torch.inference_mode()
     def label_logits(self, group: EncodedGroup) -> npt.NDArray[np.float32]:

@@ -48,7 +48,7 @@ def load_reranker(args: argparse.Namespace, model: str | None = None) -> Reranke
         gc.enable()
     if args.verbose:
         seconds = time.perf_counter() - started
-        level = getattr(reranker.backend, "level", None)  # the instruction set of our own engine
-        engine = f"{reranker.backend.name} ({level.name})" if level else reranker.backend.name
+        level = reranker.backend.capabilities.level
+        engine = f"{reranker.backend.name} ({level})" if level else reranker.backend.name
         print(f"prorank: {reranker.name} runs on {engine}, loaded in {seconds:.1f} s", file=sys.stderr)
     return reranker

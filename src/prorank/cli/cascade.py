@@ -48,8 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collect, fit, write, report."""
-    from prorank.backends.native.engine import NativeBackend
-    from prorank.backends.torch import TorchBackend
     from prorank.early_exit.fit import fit_cascade
     from prorank.reranker import default_model
 
@@ -62,11 +60,8 @@ def run(args: argparse.Namespace) -> int:
     jobs = chosen_queries(args, "train")
     reranker = load_reranker(args)
     backend = reranker.backend
-    if isinstance(backend, TorchBackend):
-        layers = backend.model.config.get_text_config().num_hidden_layers
-    elif isinstance(backend, NativeBackend):
-        layers = backend.layers
-    else:
+    layers = backend.capabilities.layers
+    if not layers:
         raise ValueError(f"--model: {backend.name} cannot stop early; fit on the checkpoint, or on native-int8")
     exits = sorted(set(args.layers or range(max(layers // 4, 1), max(3 * layers // 4, 1) + 1, 2)))
     seen = _seen(args, jobs, reranker, exits)

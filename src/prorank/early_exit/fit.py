@@ -24,7 +24,7 @@ from prorank.early_exit.native import features_at
 from prorank.early_exit.readouts import LEVELS, Cascade
 from prorank.early_exit.scoring import kth_best
 from prorank.early_exit.torch import SplitDecoder, features
-from prorank.scoring import in_passes, margins_of, passes_of, plan_batches
+from prorank.scoring import in_passes, margins_of, plan_batches
 from prorank.types import EncodedGroup
 
 __all__ = ["Fit", "Level", "Seen", "collect", "fit_cascade"]
@@ -97,7 +97,7 @@ def collect(
     found = {layer: np.zeros((count, 2 * size), dtype=np.float16) for layer in layers}
     margins = np.zeros(count, dtype=np.float32)
     batches = list(plan_batches([group], batch_tokens))
-    answers = in_passes(read_batch, [batch.group for batch in batches], passes_of(backend))
+    answers = in_passes(read_batch, [batch.group for batch in batches], backend.capabilities.passes)
     for batch, (read, logits) in zip(batches, answers, strict=True):
         values = margins_of(logits)
         for i, (place, copies) in enumerate(zip(batch.rows, batch.copies, strict=True)):

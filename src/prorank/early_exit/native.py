@@ -42,7 +42,7 @@ class NativeEarlyExit:
                 f"cascade: the read-outs read {cascade.weights.shape[1]} numbers after layer {cascade.layers[-1]}, the "
                 f"model has {backend.layers} layers and states of {backend.hidden}"
             )
-        self.passes = backend.passes
+        self.passes = backend.capabilities.passes
         self._backend, self._weights = backend, cascade.weights
         self._parts = list(itertools.pairwise([0, *cascade.layers, backend.layers]))
 

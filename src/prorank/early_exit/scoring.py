@@ -18,7 +18,6 @@ from prorank.scoring import (
     fair_batch,
     in_passes,
     margins_of,
-    passes_of,
     plan_batches,
 )
 from prorank.types import EncodedGroup
@@ -29,8 +28,10 @@ _HELD_TOKENS = 131_072
 
 
 class EarlyExit(Protocol):
-    """A backend that can stop at its exits and say what it expects; with a number ``passes`` above 1, so many batches
-    at a time."""
+    """A backend that can stop at its exits and say what it expects."""
+
+    passes: int
+    """Batches at a time, as of the backend."""
 
     def begin(self, group: EncodedGroup) -> tuple[Any, npt.NDArray[np.float32]]:
         """The layers up to the first exit: a state to go on from, and an estimate of every row's margin ``(n,)``."""
@@ -76,7 +77,7 @@ def score_cascade(
     Returns:
         ``(n,)`` float32, and which of them are exact ``(n,)``.
     """
-    passes, count = passes_of(early), len(group.own_ids)
+    passes, count = early.passes, len(group.own_ids)
     lengths = [len(ids) for ids in group.own_ids]
     copies: dict[int, list[int]] = {}
     estimates = np.full((len(tolerances), count), -np.inf, dtype=np.float32)

@@ -64,7 +64,7 @@ class SplitDecoder:
                 raise ValueError(f"cascade: an exit must lie between layers 1 and {layers - 1}, got {number}")
         if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
             raise ValueError(f"cascade: {config.model_type} has layers of several kinds, which cannot be split here")
-        if not backend.shares_prefixes:
+        if not backend.capabilities.shares_prefixes:
             raise ValueError("cascade: this model's prefixes cannot be shared, and so it cannot be split")
         self.backend = backend
         decoder, cuts = model.base_model, [0, *exits, layers]
@@ -138,6 +138,7 @@ class TorchEarlyExit:
     """
 
     def __init__(self, backend: TorchBackend, exits: Sequence[int], weights: npt.NDArray[np.float32]) -> None:
+        self.passes = backend.capabilities.passes
         self._split = SplitDecoder(backend, exits)
         size = 2 * backend.model.config.get_text_config().hidden_size
         if weights.shape[1] != size:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -176,7 +176,7 @@ def _ask(
     on_done: Callable[[int], None] | None,
 ) -> tuple[list[Prompted], npt.NDArray[np.float32] | None]:
     """Every pair's answer, and the last-token states ``(n, hidden)`` where the backend gives them."""
-    encoder, backend = reranker.encoder, reranker.backend
+    encoder, backend = reranker.encoder, cast("Any", reranker.backend)
     by_query: dict[str, list[int]] = {}
     for place, pair in enumerate(pairs):
         by_query.setdefault(pair.query_id, []).append(place)
@@ -189,7 +189,7 @@ def _ask(
         group = EncodedGroup(
             encoded.group.prefix_ids, [encoded.group.own_ids[row] for row in rows], encoded.group.instruction_length
         )
-        hidden = backend.last_hidden(group) if hasattr(backend, "last_hidden") else None
+        hidden = backend.last_hidden(group) if backend.capabilities.answers else None
         for row, (place, answer) in enumerate(zip(places, greedy_answers(reranker, group), strict=True)):
             text = encoder.tokenizer.decode(answer.completion_ids, skip_special_tokens=False)
             prompts[place] = Prompted.of(

@@ -34,7 +34,7 @@ def greedy_answers(reranker: Reranker, group: EncodedGroup, limit: int = 4) -> l
         ValueError: the backend computes no full-vocabulary logits (an exported model): analyse the checkpoint itself.
     """
     backend: Any = reranker.backend
-    if not hasattr(backend, "last_logits"):
+    if not backend.capabilities.answers:
         raise ValueError(f"analyze needs full-vocabulary logits, which backend {backend.name} does not compute")
     end_id = reranker.encoder.end_id
     logits = backend.last_logits(group)
@@ -44,7 +44,7 @@ def greedy_answers(reranker: Reranker, group: EncodedGroup, limit: int = 4) -> l
         first = int(first_logits.argmax())
         completion = [first]
         if first != end_id and limit > 1:
-            further = _by_model if hasattr(backend, "model") else _by_backend
+            further = _by_model if backend.capabilities.holds_model else _by_backend
             completion += further(backend, [*prompt, first], end_id, limit - 1)
         answers.append(Greedy(tuple(completion), first_logits))
     return answers

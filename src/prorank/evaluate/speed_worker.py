@@ -43,10 +43,10 @@ def main() -> int:
 
 def _config(reranker: Any, model: str | None) -> dict[str, Any] | None:
     """The architecture's sizes: the loaded model's, or the exported folder's ``config.json``."""
-    loaded = getattr(reranker.backend, "model", None)
-    if loaded is not None and hasattr(loaded, "config"):
-        found: dict[str, Any] = loaded.config.get_text_config().to_dict()
-    elif (folder := getattr(reranker.backend, "folder", model)) and (Path(folder) / "config.json").is_file():
+    capabilities = reranker.backend.capabilities
+    if capabilities.holds_model:
+        found: dict[str, Any] = reranker.backend.model.config.get_text_config().to_dict()
+    elif (folder := capabilities.folder or model) and (Path(folder) / "config.json").is_file():
         found = json.loads((Path(folder) / "config.json").read_text("utf-8"))
         found = found.get("text_config", found)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from prorank.model.engines import opened
@@ -15,7 +16,7 @@ __all__ = ["open_exported"]
 def open_exported(
     folder: Path, manifest: Manifest, *, threads: int | None = None, max_length: int | None = None
 ) -> Backend:
-    """The backend that a folder was exported for; ``weights_bytes`` says how large its files are.
+    """The backend that a folder was exported for; its capabilities name the folder and the size of its weights.
 
     Args:
         max_length: tokens of the longest prompt that it will get.
@@ -25,7 +26,7 @@ def open_exported(
         ImportError: the backend's library is not installed (says what to install), or crashes on this processor.
     """
     caution = how_cautiously(folder, manifest, threads=threads, max_length=max_length)
-    backend = opened(folder, manifest, max_length, threads=threads, caution=caution)
-    backend.weights_bytes = sum((folder / name).stat().st_size for name in manifest.files)
-    found: Backend = backend
-    return found
+    backend: Backend = opened(folder, manifest, max_length, threads=threads, caution=caution)
+    size = sum((folder / name).stat().st_size for name in manifest.files)
+    backend.capabilities = replace(backend.capabilities, weights_bytes=size, folder=folder)
+    return backend

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from prorank._optional import require
 from prorank.early_exit.readouts import Cascade
@@ -25,7 +25,10 @@ from prorank.model.manifest import Manifest, read_manifest
 from prorank.model.options import LoadOptions
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
 from prorank.prompt.template import PromptTemplate
-from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend
+from prorank.scoring import Backend
+
+if TYPE_CHECKING:
+    from prorank.backends.torch import TorchBackend
 
 __all__ = ["LoadOptions", "Parts", "check_backend", "combined", "early_exits", "load_parts"]
 
@@ -37,7 +40,6 @@ class Parts(NamedTuple):
     encoder: PromptEncoder
     manifest: Manifest
     weights_sha256: str
-    batch_tokens: int
     cascade: Cascade | None = None
 
 
@@ -120,11 +122,10 @@ def _native(name: str, options: LoadOptions) -> Parts:
         raise UnsupportedError(
             f"template {encoder.template.name!r}: its label words are not those of {name}; native has no others"
         )
-    backend: Any = open_exported(made.folder, made.manifest, threads=options.threads, max_length=encoder.max_length)
-    backend.folder = made.folder
+    backend = open_exported(made.folder, made.manifest, threads=options.threads, max_length=encoder.max_length)
     weights = combined(made.base_sha256, *manifest.weights.values())
     cascade = Cascade.load(checkpoint_folder(name)) if adapter is None else None
-    return Parts(backend, encoder, manifest, weights, backend.batch_tokens, cascade)
+    return Parts(backend, encoder, manifest, weights, cascade)
 
 
 def check_backend(value: str) -> tuple[str, str]:
@@ -166,7 +167,6 @@ def _torch(name: str, options: LoadOptions) -> Parts:
         encoder,
         manifest,
         combined(base.sha256, *manifest.weights.values()),
-        DEFAULT_BATCH_TOKENS if chosen.type == "cpu" else DEFAULT_BATCH_TOKENS_GPU,
         Cascade.load(checkpoint_folder(name)) if options.adapter is None else None,
     )
 
@@ -177,19 +177,17 @@ def early_exits(backend: Backend, cascade: Cascade) -> EarlyExit:
     Raises:
         ValueError: the backend, or the architecture, cannot stop half way.
     """
+    if not backend.capabilities.layers:
+        raise ValueError(f"cascade: backend {backend.name} cannot stop half way; torch and native can")
     from prorank.backends.native.engine import NativeBackend
 
     if isinstance(backend, NativeBackend):
         from prorank.early_exit.native import NativeEarlyExit
 
         return NativeEarlyExit(backend, cascade)
-    from prorank.backends.torch import TorchBackend
+    from prorank.early_exit.torch import TorchEarlyExit
 
-    if isinstance(backend, TorchBackend):
-        from prorank.early_exit.torch import TorchEarlyExit
-
-        return TorchEarlyExit(backend, cascade.layers, cascade.weights)
-    raise ValueError(f"cascade: backend {backend.name} cannot stop half way; torch and native can")
+    return TorchEarlyExit(cast("TorchBackend", backend), cascade.layers, cascade.weights)
 
 
 def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
@@ -207,9 +205,8 @@ def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
             "export again with --template"
         )
     backend = open_exported(folder, manifest, threads=options.threads, max_length=encoder.max_length)
-    batch_tokens: int = getattr(backend, "batch_tokens", DEFAULT_BATCH_TOKENS)
     weights = combined(*manifest.weights.values())
-    return Parts(backend, encoder, manifest, weights, batch_tokens, Cascade.load(folder))
+    return Parts(backend, encoder, manifest, weights, Cascade.load(folder))
 
 
 def _remote(name: str, where: str, options: LoadOptions) -> Parts:
@@ -228,7 +225,7 @@ def _remote(name: str, where: str, options: LoadOptions) -> Parts:
     if manifest is None:
         manifest = Manifest(encoder.template, encoder.label_ids, base_name=name, backend="remote")
     backend = RemoteBackend(url, model, encoder.label_ids, label_words=encoder.template.label_words)
-    return Parts(backend, encoder, manifest, combined(model, url), DEFAULT_BATCH_TOKENS_GPU)
+    return Parts(backend, encoder, manifest, combined(model, url))
 
 
 def _template(options: LoadOptions, manifest: Manifest | None) -> str | PromptTemplate | None:

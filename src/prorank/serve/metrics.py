@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from prorank._optional import require
 from prorank.pair_cache import PairCache
+from prorank.scoring import Backend
 
 __all__ = ["Metrics", "ModelMetrics"]
 
@@ -70,9 +71,7 @@ class Metrics:
 class ModelMetrics:
     """One model's view of :class:`Metrics`: what a batcher tells."""
 
-    def __init__(
-        self, metrics: Metrics, model: str, backend: object = None, pair_cache: PairCache | None = None
-    ) -> None:
+    def __init__(self, metrics: Metrics, model: str, backend: Backend, pair_cache: PairCache | None = None) -> None:
         self._backend = backend
         self._pair_cache = pair_cache
         self._pairs_seen = (0, 0)
@@ -105,7 +104,7 @@ class ModelMetrics:
         self._documents.inc(documents)
         self._tokens.inc(tokens)
         self._prefix.inc(shared_tokens)
-        hits = int(getattr(self._backend, "prefix_hits", 0))
+        hits = self._backend.prefix_hits
         self._hits.inc(max(hits - self._hits_seen, 0))
         self._hits_seen = hits
         if self._pair_cache is not None:

@@ -23,7 +23,7 @@ from prorank.serve.metrics import Metrics, ModelMetrics
 if TYPE_CHECKING:
     from prorank.reranker import Reranker
 
-__all__ = ["LazyModel", "LoadedModel", "Models", "weight_bytes"]
+__all__ = ["LazyModel", "LoadedModel", "Models"]
 
 log = logging.getLogger("prorank.serve")
 
@@ -58,19 +58,6 @@ class LoadedModel:
         """Stop its threads."""
         self.batcher.close(drain=drain, timeout=timeout)
         self.encoder.shutdown(wait=False, cancel_futures=True)
-
-
-def weight_bytes(reranker: Any) -> int:
-    """Bytes of a reranker's weights; 0 where its backend does not show them."""
-    backend = getattr(reranker, "backend", None)
-    exported = getattr(backend, "weights_bytes", 0)
-    if exported:
-        return int(exported)
-    model = getattr(backend, "model", None)
-    parameters = getattr(model, "parameters", None)
-    if not callable(parameters):
-        return 0
-    return int(sum(one.nelement() * one.element_size() for one in parameters()))
 
 
 class Models:
@@ -188,9 +175,7 @@ class Models:
         return facts
 
     def _start(self, name: str, reranker: Reranker) -> LoadedModel:
-        metrics = ModelMetrics(
-            self._metrics, name, getattr(reranker, "backend", None), getattr(reranker, "pair_cache", None)
-        )
+        metrics = ModelMetrics(self._metrics, name, reranker.backend, getattr(reranker, "pair_cache", None))
         step = self._config.max_batch_tokens or int(getattr(reranker, "step_tokens", DEFAULT_BATCH_TOKENS))
         batcher = Batcher(
             reranker,
@@ -201,7 +186,7 @@ class Models:
             name=name,
         )
         metrics.gauges(lambda: batcher.queued_requests, lambda: batcher.queued_tokens)
-        size = weight_bytes(reranker)
+        size = reranker.backend.capabilities.weights_bytes
         self._metrics.loaded.labels(name).set(1)
         self._metrics.model_bytes.labels(name).set(size)
         return LoadedModel(name, reranker, batcher, metrics, size)
@@ -222,7 +207,7 @@ class Models:
         except Exception as error:
             log.error("model not loaded", extra={"model": name, "error": type(error).__name__}, exc_info=True)
             raise ApiError(503, "unavailable", f"model {name} cannot be loaded", retry_after=30) from error
-        self._make_room(name, weight_bytes(reranker))
+        self._make_room(name, reranker.backend.capabilities.weights_bytes)
         self._loaded[name] = model = self._start(name, reranker)
         log.info("model loaded", extra={"model": name, "seconds": round(time.monotonic() - started, 3)})
         return model

@@ -17,6 +17,7 @@ from prorank.evaluate.analyze import analyze, draw_sample
 from prorank.evaluate.analyze_report import definitions, write_analysis
 from prorank.evaluate.greedy import greedy_answers
 from prorank.evaluate.record import make_record
+from prorank.scoring import Capabilities
 from prorank.types import Document, EncodedGroup, Query
 
 
@@ -221,6 +222,7 @@ def test_greedy_answers_equal_plain_generation(tiny):
 def test_greedy_answers_without_a_model_take_the_backends_logits(tiny):
     class Bare:
         name = "bare"
+        capabilities = Capabilities(answers=True)
 
         def __init__(self, script):
             self.script, self.calls = script, []

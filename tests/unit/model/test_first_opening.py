@@ -69,7 +69,7 @@ def crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survives: str) -> Non
 
 def test_a_child_opens_it_once(exported: Path, children: list[list[str]], own_cache: Path) -> None:
     first = Reranker.from_pretrained(exported, threads=2)
-    assert first.backend.passes == 2
+    assert first.backend.capabilities.passes == 2
     assert len(children) == 1
     Reranker.from_pretrained(exported, threads=2)
     assert len(children) == 1, "remembered"
@@ -88,10 +88,10 @@ def test_a_crash_leads_to_a_more_cautious_way(
     children.clear()
     cautious = Reranker.from_pretrained(exported, threads=2)
     assert len(children) == 2
-    assert cautious.backend.passes == 1
+    assert cautious.backend.capabilities.passes == 1
     assert "SIGFPE" in caplog.text
     np.testing.assert_allclose(cautious.margins(QUERY, DOCUMENTS), wanted, atol=1e-4)
-    assert Reranker.from_pretrained(exported, threads=2).backend.passes == 1
+    assert Reranker.from_pretrained(exported, threads=2).backend.capabilities.passes == 1
     assert len(children) == 2, "remembered"
 
 

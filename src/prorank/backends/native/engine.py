@@ -21,6 +21,7 @@ from prorank.backends.graph import INPUTS, Array, GraphBackend
 from prorank.backends.native.compiler import compiled
 from prorank.backends.native.levels import VARIABLE, Level, chosen_level, level_flags, processor_features
 from prorank.backends.native.weights import FORMAT, GROUP, LINE, PARTS, WEIGHTS, Batch, Weights
+from prorank.scoring import Capabilities
 
 __all__ = ["FORMAT", "GROUP", "PARTS", "WEIGHTS", "NativeBackend", "check_engine"]
 
@@ -56,10 +57,12 @@ class NativeBackend(GraphBackend):
         self.label_ids = label_ids
         self.layers, self.hidden = int(model.layers), int(model.hidden)
         self.name = "native-cpu-int8"
-        self.batch_tokens = _BATCH_TOKENS
-        self.passes = threads or available_cores()
+        self.capabilities = Capabilities(
+            passes=threads or available_cores(), batch_tokens=_BATCH_TOKENS, shares_prefixes=True, layers=self.layers,
+            level=self.level.name,
+        )  # fmt: skip
         self._spaces: SimpleQueue[npt.NDArray[np.uint8]] = SimpleQueue()
-        for _ in range(self.passes):
+        for _ in range(self.capabilities.passes):
             self._spaces.put(np.zeros(0, dtype=np.uint8))
 
     def infer(self, inputs: Mapping[str, npt.NDArray[Any]], states: bool) -> tuple[Array, npt.NDArray[Any] | None]:
