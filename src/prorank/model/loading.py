@@ -27,7 +27,7 @@ from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
 from prorank.prompt.template import PromptTemplate
 from prorank.scoring import DEFAULT_BATCH_TOKENS, DEFAULT_BATCH_TOKENS_GPU, Backend
 
-__all__ = ["LoadOptions", "Parts", "check_backend", "combined", "early_exits", "load_parts"]
+__all__ = ["LoadOptions", "Parts", "check_backend", "combined_sha256", "early_exits", "load_parts"]
 
 
 class Parts(NamedTuple):
@@ -122,7 +122,7 @@ def _native(name: str, options: LoadOptions) -> Parts:
         )
     backend: Any = open_exported(made.folder, made.manifest, threads=options.threads, max_length=encoder.max_length)
     backend.folder = made.folder
-    weights = combined(made.base_sha256, *manifest.weights.values())
+    weights = combined_sha256(made.base_sha256, *manifest.weights.values())
     cascade = Cascade.load(checkpoint_folder(name)) if adapter is None else None
     return Parts(backend, encoder, manifest, weights, backend.batch_tokens, cascade)
 
@@ -165,7 +165,7 @@ def _torch(name: str, options: LoadOptions) -> Parts:
         TorchBackend(base.model.to(chosen), encoder.label_ids, share_prefix=options.share_prefix),
         encoder,
         manifest,
-        combined(base.sha256, *manifest.weights.values()),
+        combined_sha256(base.sha256, *manifest.weights.values()),
         DEFAULT_BATCH_TOKENS if chosen.type == "cpu" else DEFAULT_BATCH_TOKENS_GPU,
         Cascade.load(checkpoint_folder(name)) if options.adapter is None else None,
     )
@@ -208,7 +208,7 @@ def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
         )
     backend = open_exported(folder, manifest, threads=options.threads, max_length=encoder.max_length)
     batch_tokens: int = getattr(backend, "batch_tokens", DEFAULT_BATCH_TOKENS)
-    weights = combined(*manifest.weights.values())
+    weights = combined_sha256(*manifest.weights.values())
     return Parts(backend, encoder, manifest, weights, batch_tokens, Cascade.load(folder))
 
 
@@ -228,7 +228,7 @@ def _remote(name: str, where: str, options: LoadOptions) -> Parts:
     if manifest is None:
         manifest = Manifest(encoder.template, encoder.label_ids, base_name=name, backend="remote")
     backend = RemoteBackend(url, model, encoder.label_ids, label_words=encoder.template.label_words)
-    return Parts(backend, encoder, manifest, combined(model, url), DEFAULT_BATCH_TOKENS_GPU)
+    return Parts(backend, encoder, manifest, combined_sha256(model, url), DEFAULT_BATCH_TOKENS_GPU)
 
 
 def _template(options: LoadOptions, manifest: Manifest | None) -> str | PromptTemplate | None:
@@ -252,6 +252,6 @@ def _encoder(
     return encoder
 
 
-def combined(*parts: str) -> str:
+def combined_sha256(*parts: str) -> str:
     """One sha256 of several."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
