@@ -35,7 +35,7 @@ _COUNTS = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed|dese
 _NOTHING_COLLECTED = 5  # pytest's exit code, of a folder in which -k finds nothing
 
 
-class Outcome(NamedTuple):
+class PytestOutcome(NamedTuple):
     """What one process of pytest came to."""
 
     code: int
@@ -59,13 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return summed_up(outcomes, time.monotonic() - began)
 
 
-def folders(more: Sequence[str]) -> dict[str, Outcome]:
+def folders(more: Sequence[str]) -> dict[str, PytestOutcome]:
     """Every folder of tests."""
     names = sorted(path.parent.relative_to(REPO).as_posix() for path in (REPO / "tests").rglob("test_*.py"))
     return {name: ran(name, [name, *more], {}) for name in dict.fromkeys(names)}
 
 
-def levels(more: Sequence[str]) -> dict[str, Outcome]:
+def levels(more: Sequence[str]) -> dict[str, PytestOutcome]:
     """The tests of scores, at each level that this machine has."""
     from prorank.backends.processor import LEVELS, level
 
@@ -78,7 +78,7 @@ def levels(more: Sequence[str]) -> dict[str, Outcome]:
     return found
 
 
-def ran(name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Outcome:
+def ran(name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> PytestOutcome:
     """One process of pytest; its lines are passed on as they come."""
     print(f"== {name}", flush=True)
     command = [sys.executable, "-m", "pytest", *arguments]
@@ -95,10 +95,10 @@ def ran(name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> 
     for line in process.stdout:
         print(line, end="", flush=True)
         last = line if _COUNTS.search(line) else last
-    return Outcome(process.wait(), Counter({kind: int(number) for number, kind in _COUNTS.findall(last)}))
+    return PytestOutcome(process.wait(), Counter({kind: int(number) for number, kind in _COUNTS.findall(last)}))
 
 
-def summed_up(outcomes: Mapping[str, Outcome], seconds: float) -> int:
+def summed_up(outcomes: Mapping[str, PytestOutcome], seconds: float) -> int:
     """Print a line a process, and one for all, as pytest's own; the exit code."""
     total: Counter[str] = Counter()
     failed = False

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import EarlyExit, score_cascade
-from prorank.model.loading import combined, early_exits
+from prorank.model.loading import combined_sha256, early_exits
 from prorank.model.manifest import Manifest
 from prorank.pair_cache import PairCache, through
 from prorank.progress import progress_bar
@@ -216,7 +216,7 @@ class PairScorer:
         """SHA-256 over weights, template and limits: two rerankers with the same one give the same scores."""
         encoder = self.encoder
         limits = [encoder.max_length, encoder.query_max_length, encoder.long_documents, self.backend.name]
-        return combined(self.weights_sha256, json.dumps([encoder.template.to_dict(), limits], sort_keys=True))
+        return combined_sha256(self.weights_sha256, json.dumps([encoder.template.to_dict(), limits], sort_keys=True))
 
     def describe(self) -> dict[str, Any]:
         """Facts for records: model, backend, limits, hashes."""

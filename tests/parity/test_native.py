@@ -22,7 +22,7 @@ from prorank.early_exit.native import NativeEarlyExit
 from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import score_cascade
 from prorank.early_exit.torch import TorchEarlyExit
-from prorank.export.rounding import spread
+from prorank.export.rounding import spread_by_hadamard
 from prorank.export.targets import export, parity_texts
 from prorank.types import EncodedGroup
 from testkit.native import COMMON, each_level, runs_here
@@ -153,7 +153,7 @@ def put_weights(reranker: Any, tensors: dict[str, np.ndarray]) -> None:
         def weight(part: str, i: int = i) -> torch.Tensor:
             grid = torch.tensor(tensors[f"layers.{i}.{part}.weight"]).float()
             steps = torch.tensor(tensors[f"layers.{i}.{part}.scale"])
-            return spread((grid.unflatten(1, (-1, 64)) * steps[:, :, None]).flatten(1), 64)
+            return spread_by_hadamard((grid.unflatten(1, (-1, 64)) * steps[:, :, None]).flatten(1), 64)
 
         sizes = [layer.out_features for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
         parts = weight("qkv")[: sum(sizes)].split(sizes)
@@ -170,9 +170,9 @@ def put_weights(reranker: Any, tensors: dict[str, np.ndarray]) -> None:
 
 
 def rounded_inputs(x: torch.Tensor) -> torch.Tensor:
-    groups = spread(x, 64).unflatten(-1, (-1, 64))
+    groups = spread_by_hadamard(x, 64).unflatten(-1, (-1, 64))
     step = groups.abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127
-    return spread(((groups / step).round() * step).flatten(-2), 64)
+    return spread_by_hadamard(((groups / step).round() * step).flatten(-2), 64)
 
 
 def linear_layers(reranker: Any) -> Iterator[torch.nn.Linear]:

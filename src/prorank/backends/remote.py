@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,17 +17,15 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 import numpy.typing as npt
 
-from prorank._optional import require
 from prorank.backends.remote_answers import IMPOSSIBLE, Alternative, alternatives, ordered
+from prorank.backends.retrying import CallError, RetryingClient
 from prorank.scoring import DEFAULT_BATCH_TOKENS_GPU, Capabilities
 from prorank.types import EncodedGroup
 
 __all__ = ["KEY_VARIABLE", "RemoteBackend", "RemoteError"]
 
 KEY_VARIABLE = "PRORANK_REMOTE_KEY"
-_RETRIED = {408, 429, 500, 502, 503, 504}
 _TOO_MUCH = {400, 413, 422}  # what a server that takes one prompt only says to several
-_LONGEST_PAUSE = 60.0
 
 Pair = tuple[float, float]
 
@@ -95,7 +91,6 @@ class RemoteBackend:
         self.capabilities = Capabilities(batch_tokens=DEFAULT_BATCH_TOKENS_GPU)
         self.label_ids = label_ids
         self._label_words = label_words
-        self._retries, self._pause = retries, pause
         self._per_request = prompts_per_request
         self._body = {
             "model": model,
@@ -106,12 +101,9 @@ class RemoteBackend:
             "return_tokens_as_token_ids": True,  # vLLM: ids instead of texts; others ignore it
             **(options or {}),
         }
-        httpx = require("httpx", extra="remote")
-        self._transport_error: type[Exception] = httpx.TransportError
-        self._key = api_key or os.environ.get(KEY_VARIABLE) or None
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        self._client: Any = httpx.Client(
-            headers=headers, timeout=timeout, limits=httpx.Limits(max_connections=concurrency)
+        key = api_key or os.environ.get(KEY_VARIABLE) or None
+        self._client = RetryingClient(
+            key=key, timeout=timeout, retries=retries, pause=pause, extra="remote", connections=concurrency
         )
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="prorank-remote")
 
@@ -203,39 +195,17 @@ class RemoteBackend:
         return found[0]
 
     def _post(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        pause = self._pause
-        for attempt in range(self._retries + 1):
-            last = attempt == self._retries
-            wait = pause
-            try:
-                response = self._client.post(self.url, json=body)
-            except self._transport_error as error:
-                if last:
-                    message = f"{self._shown}: no answer after {attempt + 1} tries: {type(error).__name__}: {error}"
-                    raise RemoteError(self._clean(message)) from None
-            else:
-                if response.status_code < 400:
-                    return self._object(response)
-                if last or response.status_code not in _RETRIED:
-                    said = self._clean(response.text[:300])
-                    message = f"{self._shown} answered {response.status_code} to try {attempt + 1}: {said}"
-                    raise _RefusedError(message, response.status_code)
-                wait = _seconds(response.headers.get("retry-after"), pause)
-            time.sleep(min(wait * random.uniform(1.0, 1.25), _LONGEST_PAUSE))  # not all at the same moment again
-            pause *= 2
-        raise AssertionError("unreachable")
-
-    def _object(self, response: Any) -> Mapping[str, Any]:
         try:
-            answer = response.json()
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise RemoteError(f"{self._shown} did not answer with a JSON object: {self._clean(response.text[:300])}")
-        return answer
-
-    def _clean(self, message: str) -> str:
-        return message.replace(self._key, "[key]") if self._key else message
+            return self._client.post(self.url, body)
+        except CallError as call:
+            if call.status >= 400:
+                message = f"{self._shown} answered {call.status} to try {call.tries}: {call.said}"
+                raise _RefusedError(message, call.status) from None
+            if call.status:
+                message = f"{self._shown} did not answer with a JSON object: {call.said}"
+            else:
+                message = f"{self._shown}: no answer after {call.tries} tries: {call.said}"
+            raise RemoteError(self._client.clean(message)) from None
 
 
 class _RefusedError(RemoteError):
@@ -254,11 +224,3 @@ def _endpoint(url: str) -> tuple[str, str]:
     path = parts.path.rstrip("/").removesuffix("/completions") or "/v1"
     parts = parts._replace(path=f"{path}/completions", fragment="")
     return urlunsplit(parts), urlunsplit(parts._replace(query=""))
-
-
-def _seconds(header: str | None, otherwise: float) -> float:
-    try:
-        seconds = float(header or "nan")
-    except ValueError:  # a date
-        return otherwise
-    return max(seconds, 0.0) if math.isfinite(seconds) else otherwise

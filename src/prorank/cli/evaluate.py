@@ -45,8 +45,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-stage",
         default="bm25",
         metavar="NAME",
-        help="bm25, bm25-padded (lists filled up with documents of score 0), dense[:MODEL], fused, or given[:NAME] for "
-        "the collection's own lists (default: %(default)s)",
+        help="bm25, dense[:MODEL], sparse[:MODEL], fused, or given[:NAME] for the collection's own lists "
+        "(default: %(default)s)",
     )
     parser.add_argument("--run", metavar="FILE", help="use this TREC run file as the first stage")
     add_own_documents(parser)

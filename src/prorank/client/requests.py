@@ -9,6 +9,7 @@ from operator import index
 from typing import Any, TypedDict
 
 from prorank._optional import require
+from prorank.backends.retrying import seconds_asked
 from prorank.ranking import Ranking, Thresholds, check_count, document_blocks
 from prorank.types import Chunk, Document, DocumentLike, RankResult
 
@@ -143,8 +144,8 @@ class Requests:
         """Seconds until the next try; None where there is none."""
         if planned is None or response.status_code not in (429, 503):
             return None
-        asked = response.headers.get("retry-after", "")
-        return max(planned, min(float(asked), _LONGEST_PAUSE)) if asked.isdecimal() else planned
+        asked = seconds_asked(response.headers.get("retry-after")) or 0.0
+        return max(planned, min(asked, _LONGEST_PAUSE))
 
     def _unreachable(self, error: Exception) -> ServerError:
         return ServerError(f"no answer from {self._options['base_url']}: {type(error).__name__}: {error}")

@@ -24,24 +24,19 @@ __all__ = ["K1", "B", "bm25_run", "key"]
 K1, B = 0.9, 0.4
 
 
-def key(collection: Collection, top_k: int, *, pad: bool = False) -> tuple[object, ...]:
+def key(collection: Collection, top_k: int) -> tuple[object, ...]:
     """What a BM25 run depends on; the first part is a readable name."""
     require("bm25s", extra="evaluate")
     require("Stemmer", extra="evaluate")
     libraries = version("bm25s"), version("PyStemmer")
-    name = "bm25-padded" if pad else "bm25"
-    return name, READING, K1, B, *libraries, collection.documents_hash, collection.queries_hash, top_k
+    return "bm25", READING, K1, B, *libraries, collection.documents_hash, collection.queries_hash, top_k
 
 
-def bm25_run(collection: Collection, top_k: int, *, pad: bool = False) -> Run:
+def bm25_run(collection: Collection, top_k: int) -> Run:
     """Rank the collection's documents for each of its queries; a query without a known term gets an empty list.
 
     Queries with text of a script without spaces are matched by bigrams of characters, others by words; where a query
     finds nothing so, single characters and then stop words are looked for too.
-
-    Args:
-        pad: fill every list to ``top_k`` with documents that share no term with the query, score 0, those that bm25s's
-            own ``retrieve`` takes: published lists are often made so.
     """
     run: dict[str, dict[str, float]] = {query_id: {} for query_id in collection.queries}
     doc_ids = list(collection.documents)
@@ -59,13 +54,10 @@ def bm25_run(collection: Collection, top_k: int, *, pad: bool = False) -> Run:
         for query_id, query_terms in terms.items():
             scores = index.scores(query_terms) if index is not None else None
             if scores is not None:
-                run[query_id] = _list(scores, doc_ids, top_k, pad=pad)
+                run[query_id] = {doc_ids[i]: float(scores[i]) for i in _best(scores, top_k)}
             elif reading is not SINGLES:
                 missed[query_id] = rest_of(queries[query_id].text, has_terms=bool(query_terms))
         ways[SINGLES] |= dict(zip(missed, _terms(list(missed.values()), SINGLES), strict=True))
-    if pad:
-        nothing = np.zeros(len(doc_ids), dtype=np.float32)
-        run |= {query_id: _list(nothing, doc_ids, top_k, pad=True) for query_id, found in run.items() if not found}
     return run
 
 
@@ -101,15 +93,6 @@ def _tokenize(texts: Sequence[str], reading: Reading, **options: Any) -> Any:
         show_progress=False,
         **options,
     )
-
-
-def _list(scores: npt.NDArray[np.float32], doc_ids: Sequence[str], top_k: int, *, pad: bool) -> dict[str, float]:
-    found = {doc_ids[i]: float(scores[i]) for i in _best(scores, top_k)}
-    if pad and len(found) < top_k:
-        count = min(top_k, len(doc_ids))
-        for i in np.argpartition(scores, -count)[-count:]:
-            found.setdefault(doc_ids[i], 0.0)
-    return found
 
 
 def _best(scores: npt.NDArray[np.float32], top_k: int) -> npt.NDArray[np.intp]:

@@ -25,11 +25,10 @@ def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> R
     A document with the query's own id is left out where the collection says so (``Collection.keeps_own``).
 
     Args:
-        spec: ``bm25``; ``bm25-padded`` (lists filled up with documents of score 0); ``dense`` (the offline MiniLM) or
-            ``dense:MODEL`` (a built-in bi-encoder, or any of sentence-transformers); ``sparse`` (splade-tiny) or
-            ``sparse:MODEL`` (any SPLADE encoder); ``fused`` (reciprocal ranks of BM25 and
-            MiniLM); ``given`` (lists that came with the data) or ``given:NAME`` (a run in the collection's own
-            folder); or the path of a TREC run.
+        spec: ``bm25``; ``dense`` (the offline MiniLM) or ``dense:MODEL`` (a built-in bi-encoder, or any of
+            sentence-transformers); ``sparse`` (splade-tiny) or ``sparse:MODEL`` (any SPLADE encoder); ``fused``
+            (reciprocal ranks of BM25 and MiniLM); ``given`` (lists that came with the data) or ``given:NAME`` (a run
+            in the collection's own folder); or the path of a TREC run.
         top_k: at most so many documents a query.
 
     Raises:
@@ -45,11 +44,10 @@ def first_stage(spec: str | Path, collection: Collection, top_k: int = 100) -> R
 
 def _lists(spec: str | Path, collection: Collection, top_k: int) -> Run:
     name, _, rest = str(spec).partition(":")
-    if name in ("bm25", "bm25-padded") and not rest:
+    if name == "bm25" and not rest:
         from prorank.data import bm25
 
-        pad = name == "bm25-padded"
-        return cached(bm25.key(collection, top_k, pad=pad), lambda: bm25.bm25_run(collection, top_k, pad=pad))
+        return cached(bm25.key(collection, top_k), lambda: bm25.bm25_run(collection, top_k))
     if name == "dense":
         from prorank.data import dense
 
@@ -76,7 +74,7 @@ def check_spec(spec: str | Path) -> None:
         ImportError: the library is not installed; says what to install.
     """
     name, _, rest = str(spec).partition(":")
-    if (name in ("bm25", "bm25-padded", "fused") and not rest) or name in ("dense", "sparse"):
+    if (name in ("bm25", "fused") and not rest) or name in ("dense", "sparse"):
         if name not in ("dense", "sparse"):
             check("bm25s", "Stemmer", extra="evaluate")
         if name in ("dense", "fused"):
@@ -89,8 +87,8 @@ def check_spec(spec: str | Path) -> None:
             raise ValueError(f"first-stage: {spec}: there is no folder {rest}")
     elif name != "given" and not Path(spec).is_file():
         raise ValueError(
-            f"first-stage: {str(spec)!r} is not a run file or one of bm25, bm25-padded, dense[:MODEL], "
-            "sparse[:MODEL], fused, given[:NAME]"
+            f"first-stage: {str(spec)!r} is not a run file or one of bm25, dense[:MODEL], sparse[:MODEL], "
+            "fused, given[:NAME]"
         )
 
 

@@ -21,7 +21,7 @@ from prorank.types import Run
 
 __all__ = ["Part", "check_teacher", "is_encoder", "mixture_parts", "teacher_scores"]
 
-_FIRST_STAGES = ("bm25", "bm25-padded", "dense", "sparse", "fused", "given")
+_FIRST_STAGES = ("bm25", "dense", "sparse", "fused", "given")
 _ENCODER_KINDS = ("bi-encoder", "sparse-encoder")
 
 

@@ -120,7 +120,8 @@ def number(value: float) -> str:
     if value == 0:
         return "0"
     if abs(value) >= 10_000 or abs(value) < 0.001:
-        return f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-")
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
     return f"{value:.4g}"
 
 

@@ -15,7 +15,7 @@ import torch
 
 from prorank.backends.torch import padded
 
-__all__ = ["inverse_factor", "rounded", "rounded_matrix", "spread", "steps_of"]
+__all__ = ["inverse_factor", "rounded", "rounded_matrix", "spread_by_hadamard", "steps_of"]
 
 _DAMPING = 0.01  # of the mean diagonal of the inputs' products, added to it
 _BLOCK = 128  # columns between two updates of all that are left
@@ -31,8 +31,8 @@ def rounded(model: Any, prompts: Sequence[Sequence[int]], *, group: int | None =
     Args:
         model: a float32 transformers causal LM.
         prompts: typical token ids.
-        group: so many neighbouring inputs are spread (:func:`spread`), rounded with a scale of their own, and spread
-            back; None: a scale a row.
+        group: so many neighbouring inputs are spread (:func:`spread_by_hadamard`), rounded with a scale of their own,
+            and spread back; None: a scale a row.
     """
     ids, lengths = padded(prompts)
     real = torch.arange(ids.shape[1]) < lengths[:, None]
@@ -44,12 +44,13 @@ def rounded(model: Any, prompts: Sequence[Sequence[int]], *, group: int | None =
     def round_first(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         if seen["inputs"] is not inputs[0]:  # layers that read the same input share what is computed from it
             tokens = inputs[0][real].float()
-            seen.update(inputs=inputs[0], factor=inverse_factor(spread(tokens, group) if group else tokens))
+            seen.update(inputs=inputs[0], factor=inverse_factor(spread_by_hadamard(tokens, group) if group else tokens))
         weight = layer.weight.data
         if group is None:
             layer.weight.data = rounded_matrix(weight, seen["factor"])
         else:
-            layer.weight.data = spread(rounded_matrix(spread(weight, group), seen["factor"], group), group)
+            spread = spread_by_hadamard(weight, group)
+            layer.weight.data = spread_by_hadamard(rounded_matrix(spread, seen["factor"], group), group)
 
     hooks = [layer.register_forward_pre_hook(round_first) for layer in layers]
     try:
@@ -93,7 +94,7 @@ def rounded_matrix(weight: torch.Tensor, factor: torch.Tensor, group: int | None
     return found.T.contiguous()
 
 
-def spread(x: torch.Tensor, group: int) -> torch.Tensor:
+def spread_by_hadamard(x: torch.Tensor, group: int) -> torch.Tensor:
     """Every ``group`` neighbours of the last dimension times the orthogonal Hadamard matrix.
 
     What stood out in one place is spread over all of them (QuaRot, Ashkboos et al. 2024, arXiv 2404.00456). Twice gives

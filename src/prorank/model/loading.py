@@ -30,7 +30,7 @@ from prorank.scoring import Backend
 if TYPE_CHECKING:
     from prorank.backends.torch import TorchBackend
 
-__all__ = ["LoadOptions", "Parts", "check_backend", "combined", "early_exits", "load_parts"]
+__all__ = ["LoadOptions", "Parts", "check_backend", "combined_sha256", "early_exits", "load_parts"]
 
 
 class Parts(NamedTuple):
@@ -123,7 +123,7 @@ def _native(name: str, options: LoadOptions) -> Parts:
             f"template {encoder.template.name!r}: its label words are not those of {name}; native has no others"
         )
     backend = open_exported(made.folder, made.manifest, threads=options.threads, max_length=encoder.max_length)
-    weights = combined(made.base_sha256, *manifest.weights.values())
+    weights = combined_sha256(made.base_sha256, *manifest.weights.values())
     cascade = Cascade.load(checkpoint_folder(name)) if adapter is None else None
     return Parts(backend, encoder, manifest, weights, cascade)
 
@@ -166,7 +166,7 @@ def _torch(name: str, options: LoadOptions) -> Parts:
         TorchBackend(base.model.to(chosen), encoder.label_ids, share_prefix=options.share_prefix),
         encoder,
         manifest,
-        combined(base.sha256, *manifest.weights.values()),
+        combined_sha256(base.sha256, *manifest.weights.values()),
         Cascade.load(checkpoint_folder(name)) if options.adapter is None else None,
     )
 
@@ -205,7 +205,7 @@ def _exported(folder: Path, manifest: Manifest, options: LoadOptions) -> Parts:
             "export again with --template"
         )
     backend = open_exported(folder, manifest, threads=options.threads, max_length=encoder.max_length)
-    weights = combined(*manifest.weights.values())
+    weights = combined_sha256(*manifest.weights.values())
     return Parts(backend, encoder, manifest, weights, Cascade.load(folder))
 
 
@@ -225,7 +225,7 @@ def _remote(name: str, where: str, options: LoadOptions) -> Parts:
     if manifest is None:
         manifest = Manifest(encoder.template, encoder.label_ids, base_name=name, backend="remote")
     backend = RemoteBackend(url, model, encoder.label_ids, label_words=encoder.template.label_words)
-    return Parts(backend, encoder, manifest, combined(model, url))
+    return Parts(backend, encoder, manifest, combined_sha256(model, url))
 
 
 def _template(options: LoadOptions, manifest: Manifest | None) -> str | PromptTemplate | None:
@@ -249,6 +249,6 @@ def _encoder(
     return encoder
 
 
-def combined(*parts: str) -> str:
+def combined_sha256(*parts: str) -> str:
     """One sha256 of several."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

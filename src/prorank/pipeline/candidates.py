@@ -68,8 +68,7 @@ def lists_of(
 
     run = first_stage(spec, collection, top_k)
     ids = list(collection.qrels or collection.queries)
-    padded = str(spec) == "bm25-padded"  # what fills a list up was not found
-    empty = [q for q in ids if not run.get(q) or (padded and max(run[q].values()) <= 0)]
+    empty = [q for q in ids if not run.get(q)]
     name = Path(spec).name if Path(spec).is_file() else spec
     if not empty:
         return run

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from prorank.evaluate.svg import Figure, linear_scale, ticks
 
 __all__ = ["learning_curves", "run_footer"]
 
@@ -31,37 +33,33 @@ def learning_curves(log: Sequence[Mapping[str, Any]], curves: Sequence[Curve]) -
     pictures = []
     for title, group, names in curves:
         lines = [line for line in log if line.get("group") == group]
-        series = [(name, [(x["step"], x[name]) for x in lines if x.get(name) is not None]) for name in names]
+        series = [(name, [(x["step"], x[name]) for x in lines if _drawn(x.get(name))]) for name in names]
         series = [(name, points) for name, points in series if points and any(value for _, value in points)]
         if series:
-            pictures.append((title, _chart(series)))
+            pictures.append((title, _chart(title, series)))
     return pictures
 
 
-def _chart(series: Sequence[tuple[str, Sequence[tuple[int, float]]]]) -> str:
-    """Lines over the steps as SVG; colours are the page's."""
+def _drawn(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _chart(title: str, series: Sequence[tuple[str, Sequence[tuple[int, float]]]]) -> str:
+    """Lines over the steps, with their names above them."""
     steps = [step for _, points in series for step, _ in points]
     values = [value for _, points in series for _, value in points]
     low, high = min(0.0, *values), max(values)
     high = high if high > low else low + 1
-    left, top, width, height = 52, 10, 660, 170
-    span = max(max(steps) - min(steps), 1)
-
-    def place(step: int, value: float) -> str:
-        x = left + width * (step - min(steps)) / span
-        return f"{x:.1f},{top + height * (1 - (value - low) / (high - low)):.1f}"
-
-    parts = [f'<svg viewBox="0 0 {left + width + 8} {top + height + 44}" role="img">']
-    for share in (0.0, 0.5, 1.0):
-        y, value = top + height * (1 - share), low + share * (high - low)
-        parts.append(f'<path class="grid" d="M{left} {y:.1f}h{width}"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    for index, (name, points) in enumerate(series):
-        colour = f"var(--s{index + 1})"
-        line = " ".join(place(step, value) for step, value in points)
-        parts.append(f'<polyline points="{line}" style="fill:none;stroke:{colour};stroke-width:1.5"/>')
-        x, y = left + index * 190, top + height + 38
-        parts.append(f'<text x="{x}" y="{y}" style="fill:{colour}">{html.escape(name)}</text>')
-    parts.append(f'<text x="{left}" y="{top + height + 17}">step {min(steps)}</text>')
-    parts.append(f'<text x="{left + width}" y="{top + height + 17}" text-anchor="end">{max(steps)}</text>')
-    return "".join(parts) + "</svg>"
+    figure = Figure(720, 240, left=64, top=28, label=title)
+    x = linear_scale(min(steps), max(steps), figure.left, figure.right)
+    y = linear_scale(low, high, figure.bottom, figure.top)
+    figure.y_axis(y, ticks(low, high, 4), "")
+    whole = [step for step in ticks(min(steps), max(steps), 8) if step == int(step)]
+    figure.x_axis(x, whole, "step")
+    for place, (name, points) in enumerate(series, 1):
+        style = f"s{place}"
+        figure.path([(x(step), y(value)) for step, value in points], f"curve {style}")
+        start = figure.left + (place - 1) * 190
+        figure.line(start, 12, start + 18, 12, f"bar {style}")
+        figure.text(start + 24, 16, name, "name")
+    return figure.svg()

@@ -22,12 +22,12 @@ from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prorank.scoring import DEFAULT_BATCH_TOKENS, Margins
-from prorank.serve.jobs import Job, Part, Scored, Slice, tokens_of
+from prorank.serve.jobs import FinishedJob, Job, Part, Slice, tokens_of
 
 if TYPE_CHECKING:
     from prorank.prompt.encoder import Encoded
 
-__all__ = ["Batcher", "BatcherClosedError", "Observer", "QueueFullError", "Scored", "tokens_of"]
+__all__ = ["Batcher", "BatcherClosedError", "FinishedJob", "Observer", "QueueFullError", "tokens_of"]
 
 log = logging.getLogger("prorank.serve")
 
@@ -119,7 +119,7 @@ class Batcher:
         with self._changed:
             return not self._jobs and not self._running_tokens
 
-    def submit(self, encoded: Sequence[Encoded]) -> Future[Scored]:
+    def submit(self, encoded: Sequence[Encoded]) -> Future[FinishedJob]:
         """Queue one request; the future's result comes when all its documents are scored.
 
         Raises:
@@ -130,7 +130,7 @@ class Batcher:
         job.unscored = sum(len(part.margins) for part in job.parts)
         job.tokens_left = job.tokens
         if not job.unscored:
-            job.future.set_result(Scored([part.margins for part in job.parts], 0.0, 0.0, 0))
+            job.future.set_result(FinishedJob([part.margins for part in job.parts], 0.0, 0.0, 0))
             return job.future
         with self._changed:
             if self._closed:
@@ -287,11 +287,11 @@ class Batcher:
 
 def _finish(job: Job) -> None:
     queued = (job.started or job.submitted) - job.submitted
-    scored = Scored([part.margins for part in job.parts], queued, job.score_seconds, job.steps)
+    scored = FinishedJob([part.margins for part in job.parts], queued, job.score_seconds, job.steps)
     _settle(lambda: job.future.set_result(scored))
 
 
-def _fail(future: Future[Scored], error: Exception) -> None:
+def _fail(future: Future[FinishedJob], error: Exception) -> None:
     _settle(lambda: future.set_exception(error))
 
 

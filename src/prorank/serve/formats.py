@@ -16,9 +16,9 @@ from prorank.serve import answers, schemas
 from prorank.serve.document_objects import object_text
 from prorank.serve.errors import INVALID_STATUS, ApiError
 from prorank.serve.pairs import score_answer, score_work
-from prorank.serve.work import Outcome, Work
+from prorank.serve.work import ScoredWork, Work
 
-__all__ = ["FORMATS", "ROUTES", "Format", "Outcome", "Work", "parse"]
+__all__ = ["FORMATS", "ROUTES", "Format", "ScoredWork", "Work", "parse"]
 
 DEFAULT_MAX_TOKENS_PER_DOC = 4096
 
@@ -33,7 +33,7 @@ class Format:
     """pydantic type of the answer, for the schema."""
     error: type[BaseModel]
     work: Callable[[Any], Work]
-    lay_out: Callable[[Any, Outcome], Any]
+    lay_out: Callable[[Any, ScoredWork], Any]
 
     def invalid(self, message: str, param: str | None = None) -> ApiError:
         """The error for a body that does not fit."""
@@ -58,7 +58,7 @@ def _v1_work(request: schemas.V1Request) -> Work:
     return Work([(request.query, _v1_texts(request))], **request.common())
 
 
-def _v1_answer(request: schemas.V1Request, outcome: Outcome) -> dict[str, Any]:
+def _v1_answer(request: schemas.V1Request, outcome: ScoredWork) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
     given: Sequence[str | Mapping[str, Any]] = request.documents or request.texts or ()
     for index, score, margin, more in outcome.best(request.top_n or None):
@@ -80,7 +80,7 @@ def _v1_answer(request: schemas.V1Request, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _meta(outcome: Outcome) -> dict[str, Any]:
+def _meta(outcome: ScoredWork) -> dict[str, Any]:
     """For the formats whose own answers have no metadata."""
     return {"meta": outcome.meta} if outcome.meta else {}
 
@@ -92,7 +92,7 @@ def _infinity_work(request: schemas.InfinityRequest) -> Work:
     return Work([(request.query, request.documents)], **request.common())
 
 
-def _infinity_answer(request: schemas.InfinityRequest, outcome: Outcome) -> dict[str, Any]:
+def _infinity_answer(request: schemas.InfinityRequest, outcome: ScoredWork) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
     for index, score, _, more in outcome.best(request.top_n if request.top_n and request.top_n > 0 else None):
         results.append({"index": index, "relevance_score": score, **more})
@@ -117,7 +117,7 @@ def _cohere_work(request: schemas.CohereRequest) -> Work:
     return work._replace(max_tokens_per_doc=work.max_tokens_per_doc or DEFAULT_MAX_TOKENS_PER_DOC)
 
 
-def _cohere_answer(request: schemas.CohereRequest, outcome: Outcome) -> dict[str, Any]:
+def _cohere_answer(request: schemas.CohereRequest, outcome: ScoredWork) -> dict[str, Any]:
     results = [
         {"index": index, "relevance_score": score, **more} for index, score, _, more in outcome.best(request.top_n)
     ]
@@ -135,7 +135,7 @@ def _voyage_work(request: schemas.VoyageRequest) -> Work:
     )  # fmt: skip
 
 
-def _voyage_answer(request: schemas.VoyageRequest, outcome: Outcome) -> dict[str, Any]:
+def _voyage_answer(request: schemas.VoyageRequest, outcome: ScoredWork) -> dict[str, Any]:
     data: list[dict[str, Any]] = []
     for index, score, _, more in outcome.best(request.top_k):
         data.append({"index": index, "relevance_score": score, **more})
@@ -155,7 +155,7 @@ def _tei_work(request: schemas.TeiRequest) -> Work:
     )  # fmt: skip
 
 
-def _tei_answer(request: schemas.TeiRequest, outcome: Outcome) -> list[dict[str, Any]]:
+def _tei_answer(request: schemas.TeiRequest, outcome: ScoredWork) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     for index, score, _, more in outcome.best(None):
         results.append({"index": index, "score": score, **more})

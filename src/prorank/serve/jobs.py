@@ -14,11 +14,11 @@ from prorank.scoring import Margins
 if TYPE_CHECKING:
     from prorank.prompt.encoder import Encoded
 
-__all__ = ["Job", "Part", "Scored", "Slice", "tokens_of"]
+__all__ = ["FinishedJob", "Job", "Part", "Slice", "tokens_of"]
 
 
 @dataclass(frozen=True)
-class Scored:
+class FinishedJob:
     """One request's margins."""
 
     margins: list[Margins]
@@ -89,7 +89,7 @@ class Job:
 
     parts: list[Part]
     tokens: int
-    future: Future[Scored] = field(default_factory=Future)
+    future: Future[FinishedJob] = field(default_factory=Future)
     submitted: float = field(default_factory=time.monotonic)
     started: float | None = None
     served: int = 0

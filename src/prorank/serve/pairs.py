@@ -7,7 +7,7 @@ from typing import Any
 
 from prorank.serve import schemas
 from prorank.serve.errors import INVALID_STATUS, ApiError
-from prorank.serve.work import Outcome, Work
+from prorank.serve.work import ScoredWork, Work
 
 __all__ = ["score_answer", "score_work"]
 
@@ -41,7 +41,7 @@ def score_work(request: schemas.ScoreRequest) -> Work:
     return Work(lists, **request.common())
 
 
-def score_answer(request: schemas.ScoreRequest, outcome: Outcome) -> dict[str, Any]:
+def score_answer(request: schemas.ScoreRequest, outcome: ScoredWork) -> dict[str, Any]:
     """A score a pair, in the pairs' order; those below a threshold are missing."""
     data: list[tuple[int, float]] = []
     for place, places in enumerate(_by_query(_pairs(request)).values()):

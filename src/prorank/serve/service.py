@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from prorank.prompt.encoded import best_margins
 from prorank.scoring import NonFiniteMarginError
-from prorank.serve.batcher import BatcherClosedError, QueueFullError, Scored, tokens_of
+from prorank.serve.batcher import BatcherClosedError, FinishedJob, QueueFullError, tokens_of
 from prorank.serve.body import BodyReader
 from prorank.serve.config import ServeConfig
 from prorank.serve.errors import ApiError
@@ -27,7 +27,7 @@ from prorank.serve.formats import FORMATS, ROUTES, Format, parse
 from prorank.serve.metrics import Metrics
 from prorank.serve.models import LoadedModel, Models
 from prorank.serve.tracing import Tracer
-from prorank.serve.work import Outcome, Work
+from prorank.serve.work import ScoredWork, Work
 
 if TYPE_CHECKING:
     from prorank.prompt.encoded import Encoded
@@ -169,7 +169,7 @@ class Service:
     async def _encode(self, model: LoadedModel, work: Work) -> list[Encoded]:
         return await asyncio.get_running_loop().run_in_executor(model.encoder, _encode, model, work)
 
-    async def _score(self, model: LoadedModel, encoded: Sequence[Encoded]) -> Scored:
+    async def _score(self, model: LoadedModel, encoded: Sequence[Encoded]) -> FinishedJob:
         try:
             return await asyncio.wrap_future(model.batcher.submit(encoded))
         except QueueFullError as error:
@@ -186,7 +186,7 @@ class Service:
         work: Work,
         model: LoadedModel,
         encoded: Sequence[Encoded],
-        scored: Scored,
+        scored: FinishedJob,
         facts: dict[str, Any],
     ) -> Response:
         margins, chunk = scored.margins, None
@@ -195,7 +195,7 @@ class Service:
             chunk = _chunks(model, work, encoded[0], scored.margins[0])
         probabilities = [model.reranker.probability(one) for one in margins]
         shown = [one.astype("float64") for one in margins] if work.raw_scores else probabilities
-        outcome = Outcome(
+        outcome = ScoredWork(
             facts.get("request_id", ""),
             model.name,
             facts["tokens"],

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from prorank.ranking import NO_THRESHOLDS, Thresholds, best_places
 from prorank.types import Chunk
 
-__all__ = ["Outcome", "Work"]
+__all__ = ["ScoredWork", "Work"]
 
 
 class Work(NamedTuple):
@@ -36,7 +36,7 @@ class Work(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ScoredWork:
     """Scores of one request, ready to be laid out."""
 
     request_id: str

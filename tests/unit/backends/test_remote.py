@@ -38,8 +38,8 @@ def server() -> Iterator[CompletionsServer]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that the backend would have made."""
     made: list[float] = []
-    monkeypatch.setattr("prorank.backends.remote.time.sleep", made.append)
-    monkeypatch.setattr("prorank.backends.remote.random.uniform", lambda low, _: low)
+    monkeypatch.setattr("prorank.backends.retrying.time.sleep", made.append)
+    monkeypatch.setattr("prorank.backends.retrying.random.uniform", lambda low, _: low)
     return made
 
 
@@ -190,7 +190,7 @@ def test_broken_connections_are_tried_again(
     server: CompletionsServer, pauses: list[float], monkeypatch: pytest.MonkeyPatch, error: str
 ) -> None:
     with open_backend(server, pause=0.5) as backend:
-        post, calls = backend._client.post, []
+        post, calls = backend._client.http.post, []
 
         def failing(*args: Any, **options: Any) -> Any:
             calls.append(args)
@@ -198,7 +198,7 @@ def test_broken_connections_are_tried_again(
                 raise getattr(httpx, error)("not today")
             return post(*args, **options)
 
-        monkeypatch.setattr(backend._client, "post", failing)
+        monkeypatch.setattr(backend._client.http, "post", failing)
         assert backend.label_logits(group(rows=1)).shape == (1, 2)
     assert pauses == [0.5]
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from benchmarks.runs.padded_lists import padded_lists
 
 from prorank.data import first_stage, load_collection
 from prorank.data.collection import Collection
@@ -34,16 +35,16 @@ def test_bm25_retrieves_only_documents_that_share_a_stem_and_keeps_corpus_order_
     assert list(first_stage("bm25", collection(z="a car", a="a car", b="fast car"), 2)["q"]) == ["b", "z"]
 
 
-def test_bm25_padded_fills_lists_with_documents_of_score_zero():
+def test_the_benchmarks_fill_lists_up_with_documents_of_score_zero():
     pytest.importorskip("bm25s")
     texts = {"z": "a car", "a": "a car", "n": "the boats", "b": "fast car", "x": "", "y": "a town"}
-    plain, padded = (first_stage(spec, collection(**texts), 5) for spec in ("bm25", "bm25-padded"))
+    plain, padded = first_stage("bm25", collection(**texts), 5), padded_lists(collection(**texts), 5)
     assert list(plain["q"]) == ["b", "z", "a"]
     assert list(padded["q"])[:3] == ["b", "z", "a"]
     assert {q: len(listed) for q, listed in padded.items()} == {"q": 5, "stop": 5}
     assert list(padded["q"].values())[3:] == [0.0, 0.0]
-    assert first_stage("bm25-padded", collection(**texts), 50)["stop"].keys() == texts.keys()
-    assert first_stage("bm25-padded", collection(), 5) == {"q": {}, "stop": {}}
+    assert padded_lists(collection(**texts), 50)["stop"].keys() == texts.keys()
+    assert padded_lists(collection(), 5) == {"q": {}, "stop": {}}
 
 
 def test_bm25_of_nothing():
@@ -86,7 +87,7 @@ def test_a_given_run_is_cut_and_checked(tmp_path):
 
 
 def test_unknown_first_stages_list_what_there_is():
-    with pytest.raises(ValueError, match="or one of bm25, bm25-padded, dense"):
+    with pytest.raises(ValueError, match="or one of bm25, dense"):
         first_stage("bm52", collection(), 5)
     with pytest.raises(ValueError, match="came with: none"):
         first_stage("given", collection(), 5)

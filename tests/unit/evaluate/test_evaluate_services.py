@@ -11,8 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from prorank.backends.retrying import seconds_asked
 from prorank.evaluate.baselines import BASELINES, parse_baseline
-from prorank.evaluate.http import ServiceError, _seconds
+from prorank.evaluate.http import ServiceError
 from prorank.evaluate.llm import ListwiseSystem, PointwiseSystem, parse_permutation, window_starts
 from prorank.evaluate.services import FORMATS, RerankServiceSystem
 
@@ -119,7 +120,7 @@ def test_a_passing_refusal_is_retried_and_a_final_one_reported_without_the_key(s
 @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadTimeout])
 def test_broken_connections_are_tried_again(server, monkeypatch, error):
     system = RerankServiceSystem("jina", "m", server.url, pause=0.001)
-    post, calls = system.service._client.post, []
+    post, calls = system.service._client.http.post, []
 
     def failing(*args, **options):
         calls.append(args)
@@ -127,7 +128,7 @@ def test_broken_connections_are_tried_again(server, monkeypatch, error):
             raise error("not today")
         return post(*args, **options)
 
-    monkeypatch.setattr(system.service._client, "post", failing)
+    monkeypatch.setattr(system.service._client.http, "post", failing)
     assert system.score("q", DOCUMENTS).margins.tolist() == [0.0, 2.0, 1.0]
     assert len(calls) == 2
 
@@ -136,7 +137,7 @@ def test_broken_connections_are_tried_again(server, monkeypatch, error):
     ("asked", "seconds"), [("2", 2.0), ("0.5", 0.5), ("nan", None), ("inf", None), ("Wed, 21 Oct", None), (None, None)]
 )
 def test_how_long_a_service_asks_to_wait(asked, seconds):
-    assert _seconds(asked) == seconds
+    assert seconds_asked(asked) == seconds
 
 
 def test_an_address_without_a_scheme_is_refused_before_anything_is_sent():

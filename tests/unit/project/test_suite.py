@@ -64,7 +64,7 @@ def test_levels_are_those_of_the_processor(monkeypatch: pytest.MonkeyPatch, caps
 
     def record(name, arguments, environment):
         ran[name] = environment["ONEDNN_MAX_CPU_ISA"]
-        return suite.Outcome(0, Counter(passed=len(arguments)))
+        return suite.PytestOutcome(0, Counter(passed=len(arguments)))
 
     monkeypatch.setattr(suite, "ran", record)
     assert suite.main(["--levels"]) == 0
