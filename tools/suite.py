@@ -60,8 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def folders(more: Sequence[str]) -> dict[str, PytestOutcome]:
-    """Every folder of tests."""
-    names = sorted(path.parent.relative_to(REPO).as_posix() for path in (REPO / "tests").rglob("test_*.py"))
+    """Every folder of tests/ that has tests, with the folders in it."""
+    tests = REPO / "tests"
+    names = sorted(f"tests/{path.relative_to(tests).parts[0]}" for path in tests.rglob("test_*.py"))
     return {name: ran(name, [name, *more], {}) for name in dict.fromkeys(names)}
 
 

@@ -51,6 +51,14 @@ def test_every_folder_is_told(
     assert all(any(line.startswith(one) for line in summary) for one in told), summary
 
 
+def test_folders_in_folders_run_once(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(repo, **{"a": OK})
+    (repo / "tests" / "a" / "deep").mkdir()
+    (repo / "tests" / "a" / "deep" / "test_deep.py").write_text(OK, "utf-8")
+    assert suite.main([]) == 0
+    assert any(line.startswith("=== 4 passed in") for line in capsys.readouterr().out.splitlines())
+
+
 @pytest.mark.usefixtures("repo")
 def test_no_tests_at_all_is_no_success() -> None:
     assert suite.main([]) == 1
