@@ -52,7 +52,7 @@ def test_every_folder_is_told(
 
 
 def test_folders_in_folders_run_once(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(repo, **{"a": OK})
+    write(repo, a=OK)
     (repo / "tests" / "a" / "deep").mkdir()
     (repo / "tests" / "a" / "deep" / "test_deep.py").write_text(OK, "utf-8")
     assert suite.main([]) == 0
