@@ -77,8 +77,7 @@ def randomisation_p(
 
     Under the null hypothesis the two values of a query are exchangeable, so each difference may take either sign.
     p is the share of sign assignments whose mean difference is at least as large, in size, as the observed one;
-    sampled, it is (1 + hits) / (1 + permutations), which is never 0. Written here and not scipy's
-    ``permutation_test``, whose other random stream would move the last digits of published figures.
+    sampled, it is (1 + hits) / (1 + permutations), which is never 0.
 
     Args:
         a, b: paired values, one a query, ``(n,)``.
@@ -95,6 +94,7 @@ def randomisation_p(
     n = differences.size
     if n == 0:
         return 1.0
+    # Not scipy's permutation_test: its random stream is another one and would move the last digits of published figures.
     observed = abs(differences.sum())
     tolerance = 1e-12 * np.abs(differences).sum()  # sums that differ by rounding alone are equal
     if exact or (exact is None and n <= 14):
