@@ -94,7 +94,7 @@ def randomisation_p(
     n = differences.size
     if n == 0:
         return 1.0
-    # Not scipy's permutation_test: its random stream is another one and would move the last digits of published figures.
+    # Not scipy's permutation_test: another random stream would move the last digits of published figures.
     observed = abs(differences.sum())
     tolerance = 1e-12 * np.abs(differences).sum()  # sums that differ by rounding alone are equal
     if exact or (exact is None and n <= 14):
