@@ -12,13 +12,21 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["atomic_file", "atomic_folder", "folder_lock", "recover_folder", "sha256_file", "write_atomic"]
+__all__ = ["atomic_file", "atomic_folder", "folder_lock", "link_file", "recover_folder", "sha256_file", "write_atomic"]
 
 
 def write_atomic(path: Path | str, content: str | bytes) -> None:
     """Write aside, fsync, rename: readers see the old file or the new one."""
     with atomic_file(path) as aside:
         aside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def link_file(file: Path, target: Path) -> None:
+    """The same file under a second name, so that neither depends on the other; a copy across file systems."""
+    try:
+        os.link(file.resolve(), target)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 @contextlib.contextmanager

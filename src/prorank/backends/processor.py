@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["LEVELS", "Level", "level", "processor_features", "processor_name", "reaches"]
+__all__ = ["LEVELS", "Level", "cpuinfo", "level", "processor_features", "processor_name", "reaches"]
 
 
 class Level(NamedTuple):
@@ -81,12 +81,12 @@ def reaches(wanted: str, features: frozenset[str] | None = None, environment: Ma
 
 def processor_features() -> frozenset[str]:
     """What Linux says this x86 processor can do, such as ``avx512_vnni``; empty elsewhere."""
-    return frozenset(_said("flags").split())
+    return frozenset(cpuinfo("flags").split())
 
 
 def processor_name() -> str:
     """Such as ``AMD EPYC 9R14``; empty where Linux does not tell."""
-    return _said("model name").strip()
+    return cpuinfo("model name").strip()
 
 
 def _allowed(environment: Mapping[str, str]) -> int:
@@ -98,7 +98,8 @@ def _allowed(environment: Mapping[str, str]) -> int:
     return _NAMES.index(by_limit[limit]) + 1 if limit in by_limit else len(LEVELS)
 
 
-def _said(name: str) -> str:
+def cpuinfo(name: str) -> str:
+    """The first value of a field of Linux's ``/proc/cpuinfo``; empty where there is none."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text("utf-8", "replace").splitlines() if info.is_file() else []
     return next((line.partition(":")[2] for line in lines if line.split(":")[0].strip() == name), "")

@@ -16,6 +16,7 @@ from typing import Any
 
 from prorank._version import __version__
 from prorank.backends.cores import available_cores
+from prorank.backends.processor import processor_name
 
 __all__ = [
     "append_line",
@@ -147,11 +148,7 @@ def peak_memory_mib() -> dict[str, float]:
 
 
 def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return processor_name() or platform.processor() or platform.machine()
 
 
 def _commit() -> tuple[str | None, bool | None]:

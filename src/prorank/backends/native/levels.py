@@ -8,8 +8,9 @@ import platform
 import subprocess
 import sys
 from collections.abc import Collection
-from pathlib import Path
 from typing import NamedTuple
+
+from prorank.backends.processor import cpuinfo
 
 __all__ = ["LEVELS", "VARIABLE", "Level", "available", "chosen_level", "level_flags", "processor_features"]
 
@@ -98,11 +99,8 @@ def _lacks(level: Level, features: Collection[str]) -> str:
 def processor_features() -> frozenset[str]:
     """What the system says this processor can do, by Linux's names, such as ``avx512_vnni`` or ``asimddp``; empty where
     it does not say."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text("utf-8", "replace").splitlines()
-        found = next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "")
-        return frozenset(found.split())
+    if flags := cpuinfo("flags") or cpuinfo("Features"):  # x86, ARM
+        return frozenset(flags.split())
     if sys.platform == "darwin":
         return _darwin_features()
     return frozenset()
