@@ -14,6 +14,7 @@ from prorank.cli import refine, train
 from prorank.cli.main import main
 from prorank.config import config_dict, read_config
 from prorank.data.convert import convert
+from prorank.model.built_in import BUILT_IN
 from prorank.pipeline.train import BLOCK_KEYS
 from prorank.types import Document, Query
 from testkit.tiny_models import make_tiny
@@ -24,6 +25,7 @@ RECIPES = sorted((REPO / "recipes" / "train").glob("*.toml"))
 REFINE_RECIPES = sorted((REPO / "recipes" / "refine").glob("*.toml"))
 FAMILIES = {
     "smollm2-135m": "llama",
+    "qwen2.5-coder-0.5b": "qwen2",
     "Qwen/Qwen2.5-0.5B-Instruct": "qwen2",
     "Qwen/Qwen2.5-1.5B-Instruct": "qwen2",
     "Qwen/Qwen3-0.6B": "qwen3",
@@ -39,7 +41,7 @@ def has(config, table):
 
 
 def test_there_are_recipes():
-    assert {read_config(path)["model"] for path in ON_GPU} == set(FAMILIES) - {"smollm2-135m"}
+    assert {read_config(path)["model"] for path in ON_GPU} == set(FAMILIES) - set(BUILT_IN)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -51,8 +53,9 @@ def test_train_recipe_is_complete_and_known(path):
     assert run.model in FAMILIES
     assert run.out
     assert has(run.warmup, file["warmup"])
-    assert [block.name for block in run.blocks] == [table["name"] for table in file["blocks"]]
-    for block, table in zip(run.blocks, file["blocks"], strict=True):
+    assert [block.name for block in run.blocks] == [table["name"] for table in file.get("blocks", ())]
+    assert has(run.refine, file["refine"])
+    for block, table in zip(run.blocks, file.get("blocks", ()), strict=True):
         assert has(block.refine, {**file["refine"], **table})
         assert block.checkpoint == table.get("checkpoint", "best")
     assert [spec.path for spec in run.specs] == [table["path"] for table in file["datasets"]]
