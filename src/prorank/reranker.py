@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import warnings
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prorank.model.built_in import DEFAULT_BASE
+from prorank.model.card import CardFacts
 from prorank.model.checkpoint import built_in_rerankers, save_checkpoint
+from prorank.model.hub import check_repository, push_folder
 from prorank.model.loading import load_parts
 from prorank.model.manifest import Manifest
 from prorank.model.options import LoadOptions, keywords_of
@@ -153,12 +156,15 @@ class Reranker(PairScorer):
         """:meth:`rank` in a thread: the event loop stays free."""
         return await asyncio.to_thread(self.rank, query, documents, **options)
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
+    def save(self, folder: str | os.PathLike[str], *, card: CardFacts | None = None) -> Path:
         """Write a checkpoint that prorank, sentence-transformers' ``CrossEncoder`` and transformers load.
 
         Read-outs for early exits go along. ``CrossEncoder`` gives the same margins for texts that fit. It knows neither
         ``excerpt`` nor ``max_window`` (a warning says so), cuts long prompts at their end, and takes a special token in
         a text for one.
+
+        Args:
+            card: what the model card says beyond the manifest: a licence, data, languages.
 
         Raises:
             ValueError: the backend holds no transformers model.
@@ -175,7 +181,45 @@ class Reranker(PairScorer):
             )
         manifest, tokenizer = self.current_manifest(), self.encoder.tokenizer
         model: Any = self.backend.model  # type: ignore[attr-defined]
-        return save_checkpoint(Path(folder), model, tokenizer, manifest, cascade=self.cascade)
+        return save_checkpoint(Path(folder), model, tokenizer, manifest, cascade=self.cascade, card=card)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        message: str | None = None,
+        token: str | None = None,
+        license: str | None = None,
+        datasets: Sequence[str] = (),
+        language: Sequence[str] = (),
+    ) -> str:
+        """Upload what :meth:`save` writes to the Hugging Face hub; :meth:`from_pretrained` loads it by that name.
+
+        Args:
+            repository: ``owner/name``; made where there is none.
+            private: whether a new one is.
+            revision: the branch; default: main.
+            message: of the commit.
+            token: default: the environment's HF_TOKEN, or the saved login.
+            license: the hub's identifier; default: the base's, where it is known.
+            datasets: hub ids of the training data.
+            language: ISO 639-1 codes.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: the name is none, the backend holds no transformers model, or the hub refuses.
+        """
+        check_repository("repository", repository)
+        facts = CardFacts(repository, license, datasets, language)
+        with tempfile.TemporaryDirectory(prefix="prorank-") as scratch:
+            folder = self.save(Path(scratch) / repository.partition("/")[2], card=facts)
+            return push_folder(
+                folder, repository, private=private, revision=revision, message=message, token=token
+            )
 
     def current_manifest(self) -> Manifest:
         """The checkpoint's manifest with the template and the limits in use.
