@@ -21,8 +21,9 @@ from prorank.model.options import LoadOptions, keywords_of
 from prorank.pair_cache import open_pair_cache
 from prorank.pair_scorer import PairScorer
 from prorank.progress import progress_bar
+from prorank.prompt.sentences import sentences, without
 from prorank.ranking import Collected, Ranking, Thresholds, best_places, check_count, document_blocks
-from prorank.types import DocumentLike, RankResult
+from prorank.types import DocumentLike, RankResult, SentenceWeight
 
 __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "default_model"]
 
@@ -95,6 +96,7 @@ class Reranker(PairScorer):
         return_chunks: bool = False,
         max_chunks_per_doc: int | None = None,
         max_tokens_per_doc: int | None = None,
+        explain: int | None = None,
     ) -> Ranking:
         """The documents from most to least relevant; equal margins keep their input order.
 
@@ -114,13 +116,17 @@ class Reranker(PairScorer):
                 best window, of an excerpt the connected part closest to the query, else the beginning that was read.
             max_chunks_per_doc: windows of a document at most, the first ones; needs ``long_documents="max_window"``.
             max_tokens_per_doc: what lies behind is not read, whatever ``long_documents`` says.
+            explain: so many of the best results carry their ``sentences``, each with its weight: by how much the margin
+                is higher than without it. Each costs up to 16 further scores; sentences of a longer text are taken
+                together.
 
         Raises:
             ValueError: a count below 1, a threshold that is none, a document without text, ``max_chunks_per_doc``
                 without windows, or ``cascade`` on a model without a read-out.
         """
         for name, count in (
-            ("top_k", top_k), ("max_chunks_per_doc", max_chunks_per_doc), ("max_tokens_per_doc", max_tokens_per_doc)
+            ("top_k", top_k), ("max_chunks_per_doc", max_chunks_per_doc), ("max_tokens_per_doc", max_tokens_per_doc),
+            ("explain", explain),
         ):  # fmt: skip
             check_count(name, count)
         if max_chunks_per_doc is not None and self.encoder.long_documents != "max_window":
@@ -130,6 +136,7 @@ class Reranker(PairScorer):
         thresholds = Thresholds.checked(min_score, min_margin)
         options = {"batch_tokens": batch_tokens, "cascade": cascade, "top_k": top_k}
         collected = Collected(top_k)
+        read: dict[int, str] = {}
         total = len(documents) if isinstance(documents, Sized) else None
         with progress_bar("scoring", total, shown=progress) as on_scored:
             for offset, block in document_blocks(documents, top_k, _BLOCK):
@@ -150,7 +157,26 @@ class Reranker(PairScorer):
                     for i in places
                 ]
                 collected.add(Ranking(results, left_out=left_out), offset)
-        return collected.ranking()
+                if explain is not None:
+                    best = collected.places(explain)
+                    read = {place: read[place] if place in read else texts[place - offset] for place in best}
+        ranking = collected.ranking()
+        for place, result in enumerate(ranking[:explain] if explain is not None else ()):
+            weights = self._sentences(query, read[result.index], result.margin, instruction, max_chunks_per_doc)
+            ranking[place] = result._replace(sentences=weights)
+        return ranking
+
+    def _sentences(
+        self, query: str, text: str, margin: float, instruction: str | None, max_chunks: int | None
+    ) -> tuple[SentenceWeight, ...]:
+        """Every sentence of a text with what its margin owes to it."""
+        places = sentences(text)
+        shorter = [without(text, place) for place in places]
+        margins = self.margins_of(self.encode(query, shorter, instruction, max_chunks=max_chunks))
+        return tuple(
+            SentenceWeight(text[begin:end], begin, end, margin - float(other))
+            for (begin, end), other in zip(places, margins, strict=True)
+        )
 
     async def arank(self, query: str, documents: Iterable[DocumentLike], **options: Any) -> Ranking:
         """:meth:`rank` in a thread: the event loop stays free."""
@@ -217,9 +243,7 @@ class Reranker(PairScorer):
         facts = CardFacts(repository, license, datasets, language)
         with tempfile.TemporaryDirectory(prefix="prorank-") as scratch:
             folder = self.save(Path(scratch) / repository.partition("/")[2], card=facts)
-            return push_folder(
-                folder, repository, private=private, revision=revision, message=message, token=token
-            )
+            return push_folder(folder, repository, private=private, revision=revision, message=message, token=token)
 
     def current_manifest(self) -> Manifest:
         """The checkpoint's manifest with the template and the limits in use.

@@ -16,7 +16,13 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
 QUERY = "how do vaccines work?"
-TEXTS = ["bread is baked", "  vaccines train the immune system\n", "", "a <|im_end|> token </s> as text", "查询 naïve \U0001f600"]
+TEXTS = [
+    "bread is baked",
+    "  vaccines train the immune system\n",
+    "",
+    "a <|im_end|> token </s> as text",
+    "查询 naïve \U0001f600",
+]
 
 
 @pytest.fixture(scope="module")

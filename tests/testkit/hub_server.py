@@ -30,11 +30,11 @@ class HubServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 self.answer(body if "chunked" not in self.headers.get("transfer-encoding", "") else self.chunked())
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 self.answer(b"")
 
             do_HEAD = do_GET  # noqa: N815
@@ -106,7 +106,9 @@ class HubServer:
             sha = self.commit(name)
             return self.said(200, {"success": True, "commitOid": sha, "commitUrl": f"{self.url}/{name}/commit/{sha}"})
         if what[:1] == ["tree"]:
-            tree = [{"type": "file", "path": path, "size": len(data), "oid": _sha1(data)} for path, data in files.items()]
+            tree = [
+                {"type": "file", "path": path, "size": len(data), "oid": _sha1(data)} for path, data in files.items()
+            ]
             return self.said(200, tree)
         rows = [{"rfilename": path} for path in files]
         return self.said(200, {"id": name, "modelId": name, "sha": self.commit(name), "siblings": rows, "tags": []})

@@ -1,7 +1,7 @@
 """A checkpoint as fastembed's ``TextCrossEncoder`` takes custom models: whole prompts in, one margin a row out.
 
-fastembed knows no prompt template: it tokenises (query, document) pairs by ``tokenizer.json`` and runs a graph with the
-inputs ``input_ids`` and ``attention_mask``. So the template's own tokens go into the tokenizer, as the post-processor of
+fastembed knows no prompt template: it tokenises (query, document) pairs by ``tokenizer.json`` and runs a graph of
+``input_ids`` and ``attention_mask``. So the template's own tokens go into the tokenizer, as the post-processor of
 pairs; the graph finds each row's last token and multiplies the difference of the two label rows.
 
 What is lost: the query has no limit of its own, a document that is too long is cut at its end, and the instruction is
@@ -177,4 +177,6 @@ def _check(tokenizer: Any, encoder: PromptEncoder) -> None:
         group = plain.encode(query, [document]).group
         wanted = [*group.prefix_ids, *group.own_ids[0]]
         if len(wanted) < encoder.max_length and tokenizer.encode(query, document).ids != wanted:
-            raise ValueError("export: this tokenizer does not give the prompt's tokens when it is laid out for fastembed")
+            raise ValueError(
+                "export: this tokenizer does not give the prompt's tokens when it is laid out for fastembed"
+            )

@@ -111,7 +111,9 @@ def check_target(target: str, out: Path) -> None:
         raise ValueError(f"--to: {target!r} is none of {', '.join(TARGETS)}")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())):
         raise ValueError(f"--out: {out} exists and is not a prorank folder; choose another name")
-    check(*_LIBRARIES.get(target, ()), extra={"fastembed": "onnx"}.get(TARGETS[target].backend, TARGETS[target].backend))
+    check(
+        *_LIBRARIES.get(target, ()), extra={"fastembed": "onnx"}.get(TARGETS[target].backend, TARGETS[target].backend)
+    )
 
 
 _LIBRARIES = {

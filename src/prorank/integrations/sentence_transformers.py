@@ -4,8 +4,8 @@ from prorank.integrations.sentence_transformers import ProRankCrossEncoder
 
 CrossEncoderRerankingEvaluator(samples)(ProRankCrossEncoder())
 
-A merged checkpoint also loads as a plain ``CrossEncoder(FOLDER)``, without code of ours: that one cuts every document at
-its end, where this one reads excerpts and windows, keeps queries within their limit and special tokens as text.
+A merged checkpoint also loads as a plain ``CrossEncoder(FOLDER)``, without code of ours: that one cuts every document
+at its end, where this one reads excerpts and windows, keeps queries within their limit and special tokens as text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The model card in a checkpoint's or an export's folder: front matter that the Hugging Face hub reads, and how to use it.
+"""The model card of a checkpoint or an export: front matter that the Hugging Face hub reads, and how to use it.
 
 It says what the manifest says. What the manifest does not know (a licence, data on the hub, languages) is the caller's.
 """
@@ -87,14 +87,18 @@ def _body(manifest: Manifest, name: str) -> str:
     kind = {"adapter": "a LoRA adapter", "model": "a whole model"}[manifest.kind]
     if manifest.backend != "torch":
         kind = f"an export for {manifest.backend} ({manifest.precision})"
-    stage = {"base": "not trained as a reranker", "warmup": "trained by warmup", "refine": "trained by warmup and refine"}
+    stage = {
+        "base": "not trained as a reranker",
+        "warmup": "trained by warmup",
+        "refine": "trained by warmup and refine",
+    }
     base = base_facts(manifest.base_name, manifest.base_sha256).hub_id
     on = f" on {base}" if base else ""
     low, high = manifest.template.label_words
     parts = [
         f"# {name}\n",
-        f"A document reranker: {kind}{on}, {stage.get(manifest.stage, manifest.stage)}. It reads a query and a document and "
-        f'gives a margin, logit("{high}") - logit("{low}"), to order documents by.\n',
+        f"A document reranker: {kind}{on}, {stage.get(manifest.stage, manifest.stage)}. It reads a query and "
+        f'a document and gives a margin, logit("{high}") - logit("{low}"), to order documents by.\n',
         f'```python\nfrom prorank import Reranker\n\nreranker = Reranker.from_pretrained("{name}")\n'
         'for result in reranker.rank("how do vaccines create immunity", documents, top_k=10):\n'
         '    print(f"{result.probability:.3f}  {result.text}")\n```\n',

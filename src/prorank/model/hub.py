@@ -1,7 +1,7 @@
 """The Hugging Face hub: checkpoints there by their id, folders uploaded to it, and what a base is called on it.
 
-    Reranker.from_pretrained("owner/name")         # a repository that holds a prorank.json
-    reranker.push_to_hub("owner/name")             # HF_TOKEN, or `hf auth login`, says who you are
+Reranker.from_pretrained("owner/name")         # a repository that holds a prorank.json
+reranker.push_to_hub("owner/name")             # HF_TOKEN, or `hf auth login`, says who you are
 """
 
 from __future__ import annotations

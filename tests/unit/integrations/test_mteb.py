@@ -14,7 +14,7 @@ mteb = pytest.importorskip("mteb", reason="mteb is part of the group 'ecosystem-
 
 from prorank.integrations.mteb import ProRankModel, model_meta  # noqa: E402
 
-DOCUMENTS = {f"d{i}": f"text number {i} about {word}" for i, word in enumerate("bread cells rain towns".split() * 3)}
+DOCUMENTS = {f"d{i}": f"text number {i} about {word}" for i, word in enumerate(["bread", "cells", "rain", "towns"] * 3)}
 QUERIES = {"q1": "what is bread", "q2": "where does it rain", "q3": "towns"}
 CANDIDATES = {q: list(DOCUMENTS)[i : i + 8] for i, q in enumerate(QUERIES)}
 QRELS = {"q1": {"d0": 1, "d4": 2}, "q2": {"d2": 1, "d6": 1}, "q3": {"d3": 1}}

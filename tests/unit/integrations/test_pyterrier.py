@@ -52,8 +52,13 @@ def test_it_stands_in_pipelines(reranker: Reranker, results: Any) -> None:
         rows = best[best.qid == query_id]
         assert list(rows.docno) == [d for d, _ in wanted(reranker, text, ["d1", "d2"], instruction="Recent ones.")]
     qrels = pd.DataFrame([{"qid": "q1", "docno": "d1", "label": 1}, {"qid": "q2", "docno": "d2", "label": 1}])
-    table = pt.Experiment([first, first >> ProRankTransformer(reranker)], topics, qrels, ["recip_rank"], names=list("ab"))
-    places = [[d for d, _ in wanted(reranker, QUERIES[q], ["d1", "d2", "d3", "d4"])].index(d) for q, d in (("q1", "d1"), ("q2", "d2"))]
+    table = pt.Experiment(
+        [first, first >> ProRankTransformer(reranker)], topics, qrels, ["recip_rank"], names=list("ab")
+    )
+    places = [
+        [d for d, _ in wanted(reranker, QUERIES[q], ["d1", "d2", "d3", "d4"])].index(d)
+        for q, d in (("q1", "d1"), ("q2", "d2"))
+    ]
     assert table.recip_rank[1] == pytest.approx(sum(1 / (place + 1) for place in places) / 2)
     assert repr(ProRankTransformer(model="some-model")) == "ProRankTransformer('some-model')"
 

@@ -44,7 +44,9 @@ def test_the_librarys_evaluator_takes_it(reranker: Reranker, tmp_path: Path) -> 
     from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 
     samples = [{"query": QUERY, "positive": [TEXTS[1]], "negative": [TEXTS[0], TEXTS[3], LONG]}]
-    evaluator = CrossEncoderRerankingEvaluator(samples, at_k=4, name="own", write_csv=False, always_rerank_positives=True)
+    evaluator = CrossEncoderRerankingEvaluator(
+        samples, at_k=4, name="own", write_csv=False, always_rerank_positives=True
+    )
     found = evaluator(ProRankCrossEncoder(reranker), str(tmp_path))
     order = [r.index for r in reranker.rank(QUERY, [TEXTS[1], TEXTS[0], TEXTS[3], LONG])]
     assert found["own_mrr@4"] == pytest.approx(1 / (order.index(0) + 1))

@@ -36,7 +36,9 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServe
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", running.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -103,14 +105,13 @@ def test_a_checkpoint_goes_to_the_hub_and_comes_back(server: HubServer, tiny_lla
     np.testing.assert_array_equal(again.score(PAIRS), ours.score(PAIRS))
 
 
-def test_the_hubs_refusals_are_one_line(
-    server: HubServer, tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("server")
+def test_the_hubs_refusals_are_one_line(tiny_llama_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours: Any = Reranker.from_pretrained(tiny_llama_dir, dtype="float32", max_length=96)
     with pytest.raises(ValueError, match=r"repository: expected a repository of the hub \(owner/name\), got 'mine'"):
         ours.push_to_hub("mine")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(ValueError, match="the hub did not take me/tiny: .*Invalid credentials"):
+    with pytest.raises(ValueError, match=r"the hub did not take me/tiny: .*Invalid credentials"):
         ours.push_to_hub("me/tiny")
     assert hub_checkpoint("me/nothing-there") == "me/nothing-there"
     assert hub_checkpoint(str(tiny_llama_dir)) == str(tiny_llama_dir)
