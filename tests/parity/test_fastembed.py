@@ -51,7 +51,7 @@ def test_a_runtime_and_a_tokenizer_are_enough_for_the_margins(exported: tuple[Re
 
 
 def test_fastembed_itself_gives_the_margins(exported: tuple[Reranker, Path]) -> None:
-    pytest.importorskip("fastembed", reason="fastembed is the group 'fastembed'")
+    pytest.importorskip("fastembed", reason="fastembed is the group 'ecosystem-fastembed'")
     from fastembed.rerank.cross_encoder import TextCrossEncoder
 
     from prorank.integrations.fastembed import open_model, register

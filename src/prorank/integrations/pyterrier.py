@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ProRankTransformer"]
 
 
-class ProRankTransformer(pt.Transformer):
+class ProRankTransformer(pt.Transformer):  # type: ignore[misc, unused-ignore]
     """Scores the documents of each query again: ``score`` becomes the margin, ``rank`` follows from it.
 
     All other columns stay. Rows of a query come best first; equal margins keep the rank they had.

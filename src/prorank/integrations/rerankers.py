@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ProRankRanker", "register"]
 
 
-class ProRankRanker(BaseRanker):
+class ProRankRanker(BaseRanker):  # type: ignore[misc, unused-ignore]
     """Ranks by margin, which is the results' ``score``.
 
     Args:

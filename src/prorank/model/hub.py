@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from prorank._optional import require
-from prorank.model.built_in import BUILT_IN
+from prorank.model.built_in import BUILT_IN, BaseError
 from prorank.model.manifest import MANIFEST
 
 __all__ = ["BaseFacts", "base_facts", "check_repository", "hub_checkpoint", "push_folder"]
@@ -57,18 +57,23 @@ def hub_checkpoint(name: str, *, local_files_only: bool = False) -> str:
     """The folder of a prorank checkpoint that a hub id means, fetched where needed; any other name as it is.
 
     A repository without ``prorank.json`` is a base like any other, which transformers loads by its id.
+
+    Raises:
+        BaseError: it has one, but not all files came.
     """
     if _ID.fullmatch(name) is None or Path(name).expanduser().exists() or not _has_library():
         return name
     from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     offline = local_files_only or not _reachable()
     try:
         found = hf_hub_download(name, MANIFEST, local_files_only=offline)
-        return snapshot_download(name, revision=Path(found).parent.name, local_files_only=offline)
-    except (HfHubHTTPError, HFValidationError, OSError):  # not there, or out of reach: who loads it says so
+    except Exception:  # no such file or repository, or out of reach: who loads the base by this name says so
         return name
+    try:
+        return snapshot_download(name, revision=Path(found).parent.name, local_files_only=offline)
+    except Exception as error:  # the library's errors have no common class of their own
+        raise BaseError(f"model {name}: the hub did not give all its files: {_first_line(error)}") from error
 
 
 def push_folder(
@@ -93,7 +98,6 @@ def push_folder(
     if not (folder / MANIFEST).is_file():
         raise ValueError(f"{folder} is no prorank folder: it has no {MANIFEST}")
     hub = require("huggingface_hub", extra="torch")
-    errors = require("huggingface_hub.errors", extra="torch")
     api: Any = hub.HfApi(token=token)
     try:
         api.create_repo(repository, private=private, exist_ok=True)
@@ -101,10 +105,14 @@ def push_folder(
             repo_id=repository, folder_path=folder, revision=revision,
             commit_message=message or "Upload with prorank", ignore_patterns=[".*"],
         )  # fmt: skip
-    except (errors.HfHubHTTPError, errors.LocalTokenNotFoundError, OSError) as error:
-        said = getattr(error, "server_message", None) or str(error).strip().splitlines()[0]
-        raise ValueError(f"the hub did not take {repository}: {said}") from error
+    except Exception as error:  # the library's errors have no common class of their own
+        raise ValueError(f"the hub did not take {repository}: {_first_line(error)}") from error
     return str(done.commit_url)
+
+
+def _first_line(error: Exception) -> str:
+    said = getattr(error, "server_message", None) or str(error).strip() or type(error).__name__
+    return str(said).splitlines()[0]
 
 
 def _has_library() -> bool:
