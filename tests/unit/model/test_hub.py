@@ -95,6 +95,7 @@ def test_a_checkpoint_goes_to_the_hub_and_comes_back(server: HubServer, tiny_lla
     assert (server.private["me/tiny"], server.messages) == (True, ["First"])
     assert {"README.md", "prorank.json", "model.safetensors", "modules.json"} <= set(files)
     card = hub.ModelCard(files["README.md"].decode())
+    assert server.cards == [card.content], "the hub's own check was asked for"
     assert (card.data.license, card.data.datasets, card.data.pipeline_tag) == ("mit", ["BeIR/scifact"], "text-ranking")
     assert 'from_pretrained("me/tiny")' in card.text
     back = Reranker.from_pretrained("me/tiny", dtype="float32")
