@@ -114,7 +114,8 @@ class _MarginGraph(torch.nn.Module):
         past = torch.zeros(2 * scoring.layers, 1, scoring.heads, 1, scoring.size)  # nobody sees it
         one = torch.ones(1, dtype=torch.int64)
         states, _ = scoring(input_ids, attention_mask.sum(1) - 1, past, one, one)
-        return (states * self.row).sum(-1, keepdim=True) + self.bias
+        margins: torch.Tensor = (states * self.row).sum(-1, keepdim=True) + self.bias
+        return margins
 
 
 def _write_tokenizer(encoder: PromptEncoder, folder: Path) -> None:

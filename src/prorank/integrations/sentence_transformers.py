@@ -53,9 +53,9 @@ class ProRankCrossEncoder(CrossEncoder):
         )
         self._ranker = Ranker(reranker, model=model, url=url, api_key=api_key)
 
-    def predict(
+    def predict(  # type: ignore[override, unused-ignore]  # theirs is overloaded over pictures and sounds, too
         self,
-        inputs: Sequence[Any] | tuple[str, str],
+        inputs: Sequence[Any],
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,  # noqa: ARG002  (batches are cut by tokens)
@@ -78,10 +78,12 @@ class ProRankCrossEncoder(CrossEncoder):
         if unknown or apply_softmax:
             raise ValueError(f"{unknown[0] if unknown else 'apply_softmax'}: has no meaning for a prorank model")
         single = self.is_singular_input(inputs)
-        pairs = [(str(query), str(document)) for query, document in ([inputs] if single else inputs)]
+        given: Sequence[Any] = [inputs] if single else inputs
+        pairs = [(str(query), str(document)) for query, document in given]
         instruction = self._resolve_prompt(prompt, prompt_name) or None
         margins = self._ranker.open().score(pairs, instruction=instruction) if pairs else []
-        scores = (activation_fn or self.activation_fn)(torch.tensor([float(m) for m in margins]))
+        activation: Any = activation_fn or self.activation_fn
+        scores = activation(torch.tensor([float(m) for m in margins]))
         if single:
             scores = scores[0]
         if convert_to_tensor:
