@@ -82,7 +82,7 @@ class HubServer:
             if name in self.repositories:
                 return self.said(409, {"error": "You already created this model repo", "url": f"{self.url}/{name}"})
             self.repositories[name] = {}
-            self.private[name] = bool(wanted.get("private"))
+            self.private[name] = bool(wanted.get("private")) or wanted.get("visibility") == "private"
             return self.said(200, {"url": f"{self.url}/{name}", "name": name, "id": name})
         if parts == ["api", "validate-yaml"]:  # asked before a README.md is committed
             self.cards.append(json.loads(body)["content"])
