@@ -68,7 +68,8 @@ def test_rankings_become_scored_documents(reranker: Reranker) -> None:
     assert adapter.to_run({"q": ranking}) == [ir_measures.ScoredDoc("q", r.doc_id, r.margin) for r in ranking]
 
 
-def test_ranx_gives_our_figures(real: tuple[dict[str, dict[str, int]], Run]) -> None:
+def test_ranx_gives_our_figures(real: tuple[dict[str, dict[str, int]], Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")  # compiling takes minutes, these few queries seconds
     ranx = pytest.importorskip("ranx", reason="ranx is part of the group 'ecosystem-heavy'")
     from prorank.integrations import ranx as adapter
 
