@@ -36,14 +36,14 @@ class Ranking(list[RankResult]):
         return [{"rank": rank, **_fields(result)} for rank, result in enumerate(self, 1)]
 
     def to_dataframe(self) -> Any:
-        """A pandas frame of :meth:`to_dicts`; its columns but for ``text`` and ``chunk`` are always there.
+        """A pandas frame of :meth:`to_dicts`; ``text``, ``chunk`` and ``sentences`` where they are asked for.
 
         Raises:
             ImportError: pandas is not installed.
         """
         pandas = require("pandas", extra="pandas")
         rows = self.to_dicts()
-        more = [name for name in ("text", "chunk") if any(name in row for row in rows)]
+        more = [name for name in ("text", "chunk", "sentences") if any(name in row for row in rows)]
         return pandas.DataFrame(rows, columns=["rank", "index", "doc_id", "margin", "probability", *more])
 
     def to_trec(self, query_id: str, tag: str = "prorank") -> str:
@@ -59,7 +59,11 @@ class Ranking(list[RankResult]):
 
 def _fields(result: RankResult) -> dict[str, Any]:
     fields = {name: value for name, value in result._asdict().items() if value is not None}
-    return fields | ({"chunk": result.chunk._asdict()} if result.chunk is not None else {})
+    if result.chunk is not None:
+        fields["chunk"] = result.chunk._asdict()
+    if result.sentences is not None:
+        fields["sentences"] = [sentence._asdict() for sentence in result.sentences]
+    return fields
 
 
 class Collected:
@@ -67,10 +71,11 @@ class Collected:
 
     Args:
         top_k: how many; None: all.
+        explained: of so many the sentences stay; None: of all that have some.
     """
 
-    def __init__(self, top_k: int | None) -> None:
-        self._top_k = top_k
+    def __init__(self, top_k: int | None, explained: int | None = None) -> None:
+        self._top_k, self._explained = top_k, explained
         self._results: list[RankResult] = []
         self._left_out = 0
 
@@ -81,9 +86,16 @@ class Collected:
         self._results = both[: self._top_k]
         self._left_out += ranking.left_out
 
+    def places(self, count: int) -> list[int]:
+        """Indices of the ``count`` best so far."""
+        return [result.index for result in self._results[:count]]
+
     def ranking(self) -> Ranking:
         """The best so far."""
-        return Ranking(self._results, left_out=self._left_out)
+        ranking = Ranking(self._results, left_out=self._left_out)
+        if self._explained is not None:  # a later block's may have come before those of an earlier one
+            ranking[self._explained :] = [one._replace(sentences=None) for one in ranking[self._explained :]]
+        return ranking
 
 
 def document_blocks(

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import warnings
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prorank.model.built_in import DEFAULT_BASE
+from prorank.model.card import CardFacts
 from prorank.model.checkpoint import built_in_rerankers, save_checkpoint
+from prorank.model.hub import check_repository, push_folder
 from prorank.model.loading import load_parts
 from prorank.model.manifest import Manifest
 from prorank.model.options import LoadOptions, keywords_of
 from prorank.pair_cache import open_pair_cache
 from prorank.pair_scorer import PairScorer
 from prorank.progress import progress_bar
+from prorank.prompt.sentences import sentences, without
 from prorank.ranking import Collected, Ranking, Thresholds, best_places, check_count, document_blocks
-from prorank.types import DocumentLike, RankResult
+from prorank.types import DocumentLike, RankResult, SentenceWeight
 
 __all__ = ["DEFAULT_BASE", "DEFAULT_RERANKERS", "DocumentLike", "Reranker", "default_model"]
 
@@ -92,6 +96,7 @@ class Reranker(PairScorer):
         return_chunks: bool = False,
         max_chunks_per_doc: int | None = None,
         max_tokens_per_doc: int | None = None,
+        explain: int | None = None,
     ) -> Ranking:
         """The documents from most to least relevant; equal margins keep their input order.
 
@@ -111,13 +116,17 @@ class Reranker(PairScorer):
                 best window, of an excerpt the connected part closest to the query, else the beginning that was read.
             max_chunks_per_doc: windows of a document at most, the first ones; needs ``long_documents="max_window"``.
             max_tokens_per_doc: what lies behind is not read, whatever ``long_documents`` says.
+            explain: so many of the best results carry their ``sentences``, each with its weight: by how much the margin
+                is higher than without it. Each costs up to 16 further scores; sentences of a longer text are taken
+                together.
 
         Raises:
             ValueError: a count below 1, a threshold that is none, a document without text, ``max_chunks_per_doc``
                 without windows, or ``cascade`` on a model without a read-out.
         """
         for name, count in (
-            ("top_k", top_k), ("max_chunks_per_doc", max_chunks_per_doc), ("max_tokens_per_doc", max_tokens_per_doc)
+            ("top_k", top_k), ("max_chunks_per_doc", max_chunks_per_doc), ("max_tokens_per_doc", max_tokens_per_doc),
+            ("explain", explain),
         ):  # fmt: skip
             check_count(name, count)
         if max_chunks_per_doc is not None and self.encoder.long_documents != "max_window":
@@ -127,6 +136,7 @@ class Reranker(PairScorer):
         thresholds = Thresholds.checked(min_score, min_margin)
         options = {"batch_tokens": batch_tokens, "cascade": cascade, "top_k": top_k}
         collected = Collected(top_k)
+        read: dict[int, str] = {}
         total = len(documents) if isinstance(documents, Sized) else None
         with progress_bar("scoring", total, shown=progress) as on_scored:
             for offset, block in document_blocks(documents, top_k, _BLOCK):
@@ -147,18 +157,40 @@ class Reranker(PairScorer):
                     for i in places
                 ]
                 collected.add(Ranking(results, left_out=left_out), offset)
-        return collected.ranking()
+                if explain is not None:
+                    best = collected.places(explain)
+                    read = {place: read[place] if place in read else texts[place - offset] for place in best}
+        ranking = collected.ranking()
+        for place, result in enumerate(ranking[:explain] if explain is not None else ()):
+            weights = self._sentences(query, read[result.index], result.margin, instruction, max_chunks_per_doc)
+            ranking[place] = result._replace(sentences=weights)
+        return ranking
+
+    def _sentences(
+        self, query: str, text: str, margin: float, instruction: str | None, max_chunks: int | None
+    ) -> tuple[SentenceWeight, ...]:
+        """Every sentence of a text with what its margin owes to it."""
+        places = sentences(text)
+        shorter = [without(text, place) for place in places]
+        margins = self.margins_of(self.encode(query, shorter, instruction, max_chunks=max_chunks))
+        return tuple(
+            SentenceWeight(text[begin:end], begin, end, margin - float(other))
+            for (begin, end), other in zip(places, margins, strict=True)
+        )
 
     async def arank(self, query: str, documents: Iterable[DocumentLike], **options: Any) -> Ranking:
         """:meth:`rank` in a thread: the event loop stays free."""
         return await asyncio.to_thread(self.rank, query, documents, **options)
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
+    def save(self, folder: str | os.PathLike[str], *, card: CardFacts | None = None) -> Path:
         """Write a checkpoint that prorank, sentence-transformers' ``CrossEncoder`` and transformers load.
 
         Read-outs for early exits go along. ``CrossEncoder`` gives the same margins for texts that fit. It knows neither
         ``excerpt`` nor ``max_window`` (a warning says so), cuts long prompts at their end, and takes a special token in
         a text for one.
+
+        Args:
+            card: what the model card says beyond the manifest: a licence, data, languages.
 
         Raises:
             ValueError: the backend holds no transformers model.
@@ -175,7 +207,43 @@ class Reranker(PairScorer):
             )
         manifest, tokenizer = self.current_manifest(), self.encoder.tokenizer
         model: Any = self.backend.model  # type: ignore[attr-defined]
-        return save_checkpoint(Path(folder), model, tokenizer, manifest, cascade=self.cascade)
+        return save_checkpoint(Path(folder), model, tokenizer, manifest, cascade=self.cascade, card=card)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        message: str | None = None,
+        token: str | None = None,
+        license: str | None = None,
+        datasets: Sequence[str] = (),
+        language: Sequence[str] = (),
+    ) -> str:
+        """Upload what :meth:`save` writes to the Hugging Face hub; :meth:`from_pretrained` loads it by that name.
+
+        Args:
+            repository: ``owner/name``; made where there is none.
+            private: whether a new one is.
+            revision: the branch; default: main.
+            message: of the commit.
+            token: default: the environment's HF_TOKEN, or the saved login.
+            license: the hub's identifier; default: the base's, where it is known.
+            datasets: hub ids of the training data.
+            language: ISO 639-1 codes.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: the name is none, the backend holds no transformers model, or the hub refuses.
+        """
+        check_repository("repository", repository)
+        facts = CardFacts(repository, license, datasets, language)
+        with tempfile.TemporaryDirectory(prefix="prorank-") as scratch:
+            folder = self.save(Path(scratch) / repository.partition("/")[2], card=facts)
+            return push_folder(folder, repository, private=private, revision=revision, message=message, token=token)
 
     def current_manifest(self) -> Manifest:
         """The checkpoint's manifest with the template and the limits in use.

@@ -23,6 +23,7 @@ __all__ = [
     "Query",
     "RankResult",
     "Run",
+    "SentenceWeight",
     "as_document",
     "as_documents",
     "columns_of_documents",
@@ -212,6 +213,18 @@ class Chunk(NamedTuple):
     """Behind the last one: ``content[start:end] == text``."""
 
 
+class SentenceWeight(NamedTuple):
+    """A sentence of a document, and what the document's margin owes to it."""
+
+    text: str
+    start: int
+    """First character, counted in the document's :attr:`Document.content`."""
+    end: int
+    """Behind the last one: ``content[start:end] == text``."""
+    weight: float
+    """The document's margin minus its margin without this sentence: above 0 it speaks for the document."""
+
+
 class RankResult(NamedTuple):
     """One document's place in a reranked list."""
 
@@ -227,6 +240,8 @@ class RankResult(NamedTuple):
     """The document's text; None where documents were not asked back."""
     chunk: Chunk | None = None
     """The part of it that its margin is about; None where it was not asked for."""
+    sentences: tuple[SentenceWeight, ...] | None = None
+    """Its sentences in their order with their weights; None where they were not asked for (``explain``)."""
 
 
 class EncodedGroup(NamedTuple):

@@ -231,3 +231,26 @@ def test_thresholds_leave_out_and_say_so(rank: Any, tmp_path: Path) -> None:
         code, out, err = rank(*words, flag, value)
         assert (code, out) == (2, "")
         assert message in err
+
+
+def test_explain_draws_a_bar_a_sentence(rank: Any, tmp_path: Path) -> None:
+    file = tmp_path / "two.txt"
+    file.write_text("A germ came. Vaccines [bold]train\x1b[31m cells.\nBread needs flour.\n")
+    words = ("--query", "vaccines", "--documents", str(file))
+    code, out, err = rank(*words, "--explain", "1", "--format", "jsonl")
+    assert (code, err) == (0, "")
+    best, other = map(json.loads, out.splitlines())
+    assert "sentences" not in other
+    assert all(best["text"][s["start"] : s["end"]] == s["text"] for s in best["sentences"])
+    code, out, _ = rank(*words, "--explain", "--format", "table")
+    assert code == 0
+    assert "Vaccines [bold]train" in out
+    assert "\x1b" not in out
+    longest = max(best["sentences"], key=lambda s: abs(s["weight"]))
+    drawn = [line for line in out.splitlines() if f"{longest['weight']:+.2f}" in line]
+    assert drawn
+    code, _, err = rank(*words, "--explain", "--format", "trec")
+    assert (code, "--explain: a trec run has no place for sentences" in err) == (2, True)
+    code, _, err = rank(*words, "--explain", "0")
+    assert code == 2
+    assert "--explain" in err

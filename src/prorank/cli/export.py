@@ -5,6 +5,7 @@ and saved as DIR/parity.json.
 
   prorank export --to native-int8 --out runs/int8
   prorank rank --model runs/int8 --query "..." --documents passages.jsonl
+  prorank export --to merged --out runs/merged --push owner/name --license apache-2.0
 """
 
 from __future__ import annotations
@@ -35,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parity-queries", type=positive, default=6, metavar="N", help="queries to compare (default: %(default)s)"
     )
+    parser.add_argument(
+        "--push", metavar="OWNER/NAME", help="then upload it to this repository of the Hugging Face hub (HF_TOKEN)"
+    )
+    parser.add_argument("--private", action="store_true", default=None, help="--push makes a private repository")
+    card = parser.add_argument_group("model card")
+    card.add_argument("--license", metavar="ID", help="the hub's name of it (default: the base's, where it is known)")
+    card.add_argument("--datasets", nargs="+", default=(), metavar="ID", help="training data, by their ids on the hub")
+    card.add_argument("--language", nargs="+", default=(), metavar="CODE", help="languages, as en or zh")
     add_model_arguments(parser)
 
 
@@ -42,10 +51,16 @@ def run(args: argparse.Namespace) -> int:
     """Load in float32, write, open the result, compare."""
     if args.dtype not in (None, "auto", "float32"):
         raise ValueError(f"--dtype: an export starts from float32 weights, got {args.dtype}; --to says the precision")
-    from prorank.export.targets import TARGETS, check_target, compare, export, parity_texts, write_parity
-    from prorank.reranker import Reranker
+    from prorank.export.targets import TARGETS, check_target, compare, export, opened, parity_texts, write_parity
+    from prorank.model.card import CardFacts
+    from prorank.model.hub import check_repository, push_folder
 
     args.dtype, args.device = "float32", "cpu"
+    card = CardFacts(args.push, args.license, args.datasets, args.language)
+    if args.push:
+        check_repository("--push", args.push)
+    elif args.private:
+        raise ValueError("--private belongs to --push OWNER/NAME")
     check_target(args.to, Path(args.out))
     backend_runs(TARGETS[args.to].backend)  # opens what was written, for the parity report
     folder_writable("--out", args.out)
@@ -59,16 +74,18 @@ def run(args: argparse.Namespace) -> int:
     source = Path(args.model) if args.model and args.model.endswith(".gguf") else None
     with warnings.catch_warnings():
         warnings.showwarning = _show
-        out = export(reference, args.to, Path(args.out), source_gguf=source)
+        out = export(reference, args.to, Path(args.out), source_gguf=source, card=card)
     print(f"{out}: written ({_megabytes(out)} MB); comparing scores ...", file=sys.stderr)
-    exported = Reranker.from_pretrained(out, threads=args.threads)
-    parity = compare(reference, exported, texts)
+    parity = compare(reference, opened(args.to, out, args.threads), texts)
     write_parity(out, parity, reference.name)
     print(f"margins of {parity.pairs} pairs against {reference.name} in float32 (deviation {parity.spread:.3f}):")
     print(f"  largest difference   {parity.max_difference:.4f}")
     print(f"  mean difference      {parity.mean_difference:.4f}")
     print(f"  Kendall's tau        {parity.kendall_tau:.4f}")
     print(f"  same first document  {parity.same_best:.0%} of {len(texts)} queries")
+    if args.push:
+        print(f"uploading {_megabytes(out)} MB to {args.push} ...", file=sys.stderr)
+        print(push_folder(out, args.push, private=args.private, message=f"prorank export --to {args.to}"))
     return 0
 
 

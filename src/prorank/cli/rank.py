@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from prorank.cli._explained import explanation_tables, printable
 from prorank.cli._model import add_model_arguments, load_reranker, positive
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-chunks-per-doc", type=positive, metavar="N", help="windows of a document at most, with max_window"
     )
     parser.add_argument("--max-tokens-per-doc", type=positive, metavar="N", help="what lies behind is not read")
+    parser.add_argument(
+        "--explain", type=positive, nargs="?", const=3, metavar="N",
+        help="show what the N (3) best margins owe to each sentence; up to 16 further scores each (jsonl: sentences)",
+    )  # fmt: skip
     parser.add_argument(
         "--cascade", choices=("exact", "fast", "faster"), default="exact",
         help="stop documents far from the --top-k (then 10 by default) early; needs a model with read-outs",
@@ -94,6 +99,8 @@ def _checked(expected: str, text: str, **thresholds: float) -> Thresholds:
 def run(args: argparse.Namespace) -> int:
     """Read first, then load the model: a wrong path is reported at once."""
     form = args.format or ("table" if sys.stdout.isatty() else "jsonl")
+    if args.explain and form == "trec":
+        raise ValueError("--explain: a trec run has no place for sentences; use --format table or jsonl")
     jobs = list(_jobs(args, form))
     if args.server and args.cascade != "exact":
         raise ValueError("--cascade: a server scores exactly; leave it out, or rank without --server")
@@ -111,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
             return_chunks=args.chunks,
             max_chunks_per_doc=args.max_chunks_per_doc,
             max_tokens_per_doc=args.max_tokens_per_doc,
+            explain=args.explain,
             **local,
         )
         if results.left_out:
@@ -174,6 +182,8 @@ def _check_query_id(query_id: str) -> None:
 
 def _print_jsonl(results: Ranking, query_id: str | None, out: TextIO) -> None:
     for row in results.to_dicts():
+        for sentence in row.get("sentences", ()):
+            sentence["weight"] = round(sentence["weight"], 6)
         row |= {"margin": round(row["margin"], 6), "probability": round(row["probability"], 6)}
         print(json.dumps(row if query_id is None else {"query_id": query_id, **row}, ensure_ascii=True), file=out)
 
@@ -203,9 +213,11 @@ def _print_table(query: str, results: Sequence[RankResult]) -> None:
             escape(text),
         )
     console.print(table)
+    for explained in explanation_tables(results):
+        console.print(explained)
 
 
 def _shortened(text: str, width: int) -> str:
     """One printable line of at most ``width`` characters: a passage may hold anything, escape codes too."""
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text[: 8 * width].split()))
+    line = printable(text[: 8 * width])
     return line if len(line) <= width else line[: width - 1] + "\u2026"

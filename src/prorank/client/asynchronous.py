@@ -28,7 +28,7 @@ class AsyncClient(Requests):
     ) -> Ranking:
         """See :meth:`prorank.Client.rank`."""
         given = RankOptions(**options)
-        collected = Collected(given.top_k)
+        collected = Collected(given.top_k, given.explain)
         for offset, body, block in self._rank_bodies(query, documents, given):
             answer = await self._call("POST", "/v1/rerank", body)
             collected.add(ranking_of(answer, block, given.return_documents), offset)

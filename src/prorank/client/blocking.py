@@ -44,8 +44,8 @@ class Client(Requests):
         Args:
             documents: as there; of an iterator with ``top_k`` 100 go into a request.
             options: ``top_k``, ``instruction``, ``return_documents``, ``min_score``, ``min_margin``,
-                ``return_chunks``, ``max_chunks_per_doc`` and ``max_tokens_per_doc`` as there; ``model``: which of the
-                server's, for this call.
+                ``return_chunks``, ``max_chunks_per_doc``, ``max_tokens_per_doc`` and ``explain`` (at most 10) as there;
+                ``model``: which of the server's, for this call.
 
         Raises:
             TypeError: there is no such option.
@@ -53,7 +53,7 @@ class Client(Requests):
             ServerError: the server refused, failed, or was not reached.
         """
         given = RankOptions(**options)
-        collected = Collected(given.top_k)
+        collected = Collected(given.top_k, given.explain)
         for offset, body, block in self._rank_bodies(query, documents, given):
             answer = self._call("POST", "/v1/rerank", body)
             collected.add(ranking_of(answer, block, given.return_documents), offset)

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 from prorank._optional import require
 from prorank.backends.retrying import seconds_asked
 from prorank.ranking import Ranking, Thresholds, check_count, document_blocks
-from prorank.types import Chunk, Document, DocumentLike, RankResult
+from prorank.types import Chunk, Document, DocumentLike, RankResult, SentenceWeight
 
 __all__ = ["RankKeywords", "RankOptions", "Requests", "ServerError", "checked", "ranking_of", "scores_of"]
 
@@ -46,6 +46,7 @@ class RankOptions:
     return_chunks: bool = False
     max_chunks_per_doc: int | None = None
     max_tokens_per_doc: int | None = None
+    explain: int | None = None
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -80,9 +81,10 @@ class RankKeywords(TypedDict, total=False):
     return_chunks: bool
     max_chunks_per_doc: int | None
     max_tokens_per_doc: int | None
+    explain: int | None
 
 
-_COUNTS = ("top_k", "max_chunks_per_doc", "max_tokens_per_doc")
+_COUNTS = ("top_k", "max_chunks_per_doc", "max_tokens_per_doc", "explain")
 
 
 class Requests:
@@ -180,7 +182,10 @@ def ranking_of(answer: Any, documents: Sequence[Document], with_text: bool) -> R
         document = documents[row["index"]]
         text = document.content if with_text else None
         chunk = Chunk(**row["chunk"]) if row.get("chunk") else None
-        results.append(RankResult(row["index"], document.doc_id, row["margin"], row["relevance_score"], text, chunk))
+        told = tuple(SentenceWeight(**one) for one in row["sentences"]) if row.get("sentences") is not None else None
+        results.append(
+            RankResult(row["index"], document.doc_id, row["margin"], row["relevance_score"], text, chunk, told)
+        )
     return Ranking(results, left_out=answer.get("meta", {}).get("left_out", 0))
 
 

@@ -14,9 +14,9 @@ from prorank.backends.graph import INPUTS, OUTPUTS
 from prorank.backends.onnx import GRAPH
 from prorank.export.graph import ScoringGraph
 
-__all__ = ["write_onnx"]
+__all__ = ["OPSET", "quantised", "write_onnx"]
 
-_OPSET = 18
+OPSET = 18
 _BLOCK = 32
 _INT8_ACTIVATIONS = 4  # ONNX Runtime's accuracy_level of that meaning
 
@@ -47,15 +47,15 @@ def write_onnx(model: Any, folder: Path, *, weights: str = "float32") -> Path:
                 input_names=list(INPUTS),
                 output_names=list(OUTPUTS),
                 dynamic_axes={"ids": {0: "n", 1: "width"}, "last": {0: "n"}, "past": {3: "length"}},
-                opset_version=_OPSET,
+                opset_version=OPSET,
                 dynamo=False,
             )
         if weights == "int8":
-            _quantise(path, folder / GRAPH)
+            quantised(path, folder / GRAPH)
     return folder / GRAPH
 
 
-def _quantise(source: Path, target: Path) -> None:
+def quantised(source: Path, target: Path) -> None:
     """Weights of the products in int8, a scale for each block; activations by row, as they come.
 
     ONNX Runtime's other way (``quantize_dynamic``) takes one scale for a whole batch of activations: a score would

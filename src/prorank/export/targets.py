@@ -7,19 +7,20 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from prorank._optional import check
 from prorank.files import atomic_folder, sha256_file
+from prorank.model.card import CardFacts, write_card
 from prorank.model.manifest import MANIFEST, write_manifest
 
 if TYPE_CHECKING:
     from prorank.reranker import Reranker
 
-__all__ = ["TARGETS", "Parity", "Target", "check_target", "compare", "export", "kendall_tau", "parity_texts"]
+__all__ = ["TARGETS", "Parity", "Target", "check_target", "compare", "export", "kendall_tau", "opened", "parity_texts"]
 
 
 class Target(NamedTuple):
@@ -37,6 +38,8 @@ TARGETS: dict[str, Target] = {
     "openvino-f32": Target("openvino", "float32", "32-bit weights: the reference"),
     "onnx": Target("onnx", "float32", "for ONNX Runtime, 32 bits"),
     "onnx-int8": Target("onnx", "int8", "for ONNX Runtime, weights int8, activations quantised as they come"),
+    "fastembed": Target("fastembed", "float32", "for fastembed's TextCrossEncoder, 32 bits"),
+    "fastembed-int8": Target("fastembed", "int8", "for fastembed's TextCrossEncoder, weights int8"),
     "gguf": Target("llamacpp", "float16", "for llama.cpp, 16-bit weights"),
     "gguf-q8": Target("llamacpp", "int8", "for llama.cpp, Q8_0 weights"),
     "merged": Target("torch", "", "one whole checkpoint: adapters merged, in transformers' and CrossEncoder's layout"),
@@ -60,13 +63,16 @@ class Parity:
     """Share of queries whose first document is the same."""
 
 
-def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | None = None) -> Path:
+def export(
+    reranker: Reranker, target: str, out: Path, *, source_gguf: Path | None = None, card: CardFacts | None = None
+) -> Path:
     """Write ``out``: the engine's files, the tokenizer and a manifest that names the backend.
 
     Args:
         reranker: loaded in float32 by PyTorch on the CPU; its limits, template and calibration go along.
         target: a name of :data:`TARGETS`.
         source_gguf: the file that the base came from, whose tokenizer a GGUF export takes over.
+        card: what the model card says beyond the manifest.
 
     Raises:
         ValueError: unknown target, ``out`` exists and is no export, or the architecture does not fit the format.
@@ -75,11 +81,12 @@ def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | No
     check_target(target, out)
     chosen = TARGETS[target]
     if chosen.backend == "torch":
-        return reranker.save(out)
+        return reranker.save(out, card=card)
     with atomic_folder(out) as aside:
         with _own_attention(reranker), _ready_for(chosen, reranker):
             _WRITERS[chosen.backend](reranker, chosen.precision, aside, source_gguf)
-        reranker.encoder.tokenizer.save_pretrained(aside)
+        if chosen.backend != "fastembed":  # that one has a tokenizer of its own
+            reranker.encoder.tokenizer.save_pretrained(aside)
         model: Any = reranker.backend.model  # type: ignore[attr-defined]
         model.config.save_pretrained(aside)  # the architecture's sizes, for `prorank bench`
         if chosen.backend == "native" and reranker.cascade is not None:
@@ -89,6 +96,7 @@ def export(reranker: Reranker, target: str, out: Path, *, source_gguf: Path | No
             reranker.current_manifest(), kind="model", backend=chosen.backend, precision=chosen.precision, files=files
         )
         write_manifest(aside, manifest)
+        write_card(aside, manifest, name=out.name, facts=card)
     return out
 
 
@@ -103,7 +111,9 @@ def check_target(target: str, out: Path) -> None:
         raise ValueError(f"--to: {target!r} is none of {', '.join(TARGETS)}")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())):
         raise ValueError(f"--out: {out} exists and is not a prorank folder; choose another name")
-    check(*_LIBRARIES.get(target, ()), extra=TARGETS[target].backend)
+    check(
+        *_LIBRARIES.get(target, ()), extra={"fastembed": "onnx"}.get(TARGETS[target].backend, TARGETS[target].backend)
+    )
 
 
 _LIBRARIES = {
@@ -112,6 +122,8 @@ _LIBRARIES = {
     "openvino-f32": ("openvino",),
     "onnx": ("onnx", "onnxruntime"),
     "onnx-int8": ("onnx", "onnx_ir", "onnxruntime"),
+    "fastembed": ("onnx", "onnxruntime"),
+    "fastembed-int8": ("onnx", "onnx_ir", "onnxruntime"),
 }
 """Target -> what writes it; GGUF files need no library to be written."""
 
@@ -162,7 +174,24 @@ def _prompts(reranker: Reranker, queries: int, documents: int) -> list[list[int]
     return [[*group.prefix_ids, *own] for group in groups for own in group.own_ids]
 
 
-def compare(reference: Reranker, exported: Reranker, texts: Mapping[str, Sequence[str]]) -> Parity:
+class Scores(Protocol):
+    """The part of a reranker that a comparison needs."""
+
+    def margins(self, query: str, documents: Sequence[str]) -> npt.NDArray[np.float32]: ...
+
+
+def opened(target: str, folder: Path, threads: int | None = None) -> Scores:
+    """What an export scores with."""
+    if TARGETS[target].backend == "fastembed":
+        from prorank.export.fastembed import FastembedFolder
+
+        return FastembedFolder(folder)
+    from prorank.reranker import Reranker
+
+    return Reranker.from_pretrained(folder, threads=threads)
+
+
+def compare(reference: Scores, exported: Scores, texts: Mapping[str, Sequence[str]]) -> Parity:
     """Score every query's documents with both.
 
     Args:
@@ -245,6 +274,12 @@ def _onnx(reranker: Any, precision: str, folder: Path, _source: Path | None) -> 
     write_head(reranker.backend.model, reranker.encoder.label_ids, folder)
 
 
+def _fastembed(reranker: Any, precision: str, folder: Path, _source: Path | None) -> None:
+    from prorank.export.fastembed import write_fastembed
+
+    write_fastembed(reranker.backend.model, reranker.encoder, folder, weights=precision)
+
+
 def _gguf(reranker: Any, precision: str, folder: Path, source: Path | None) -> None:
     from prorank.export.gguf import write_gguf
 
@@ -258,5 +293,6 @@ _WRITERS: dict[str, Callable[[Any, str, Path, Path | None], None]] = {
     "native": _native,
     "openvino": _openvino,
     "onnx": _onnx,
+    "fastembed": _fastembed,
     "llamacpp": _gguf,
 }

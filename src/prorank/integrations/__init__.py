@@ -1,1 +1,1 @@
-"""prorank as a component of LangChain, LlamaIndex and Haystack: one file each, imported only where asked for."""
+"""prorank as a part of other frameworks: one file each, imported only where asked for."""

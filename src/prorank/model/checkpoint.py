@@ -19,7 +19,9 @@ from prorank.early_exit import readouts
 from prorank.files import atomic_folder, recover_folder, sha256_file
 from prorank.model.adapter import merge_adapter
 from prorank.model.base import BaseError, LoadedBase, in_precision, load_base
+from prorank.model.card import CardFacts, write_card
 from prorank.model.cross_encoder import write_cross_encoder_layout
+from prorank.model.hub import hub_checkpoint
 from prorank.model.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 
 __all__ = [
@@ -60,7 +62,7 @@ def read_adapter(name: str) -> tuple[str, Path | None, Manifest | None]:
     Raises:
         BaseError: the folder is damaged, or stores its adapter as a pickle.
     """
-    base_name, adapters, manifest = stack_of(name)
+    base_name, adapters, manifest = stack_of(hub_checkpoint(name))
     if not adapters:
         return base_name, None, manifest
     folder = adapters[0]
@@ -136,7 +138,13 @@ def check_base(adapter: Path, manifest: Manifest | None, base_name: str, base_sh
 
 
 def save_checkpoint(
-    folder: Path | str, model: Any, tokenizer: Any, manifest: Manifest, *, cascade: readouts.Cascade | None = None
+    folder: Path | str,
+    model: Any,
+    tokenizer: Any,
+    manifest: Manifest,
+    *,
+    cascade: readouts.Cascade | None = None,
+    card: CardFacts | None = None,
 ) -> Path:
     """Write a checkpoint folder, atomically; an existing one is replaced as a whole.
 
@@ -144,13 +152,13 @@ def save_checkpoint(
         model: a transformers model (whole weights are written) or a peft model (its adapter alone is written).
         manifest: ``kind``, ``files``, ``created`` and ``commit`` are filled in here.
         cascade: read-outs fitted on these very weights, to be kept beside them.
+        card: what the model card says beyond the manifest.
     """
     folder = Path(folder)
     kind = "adapter" if hasattr(model, "peft_config") else "model"
     with atomic_folder(folder) as aside:
         model.save_pretrained(aside, safe_serialization=True)
         tokenizer.save_pretrained(aside)
-        (aside / "README.md").unlink(missing_ok=True)  # peft's card with empty fields
         if kind == "model":
             write_cross_encoder_layout(aside, manifest.template, manifest.label_ids, manifest.max_length)
         else:
@@ -167,6 +175,7 @@ def save_checkpoint(
             prorank_version=__version__,
         )
         write_manifest(aside, complete)
+        write_card(aside, complete, name=folder.name, facts=card)  # peft's has empty fields
     return folder
 
 

@@ -37,4 +37,6 @@ def opened(folder: Path, manifest: Manifest, max_length: int | None, *, caution:
         from prorank.backends.llamacpp import LlamaCppBackend
 
         return LlamaCppBackend(folder / "model.gguf", manifest.label_ids, **options)
+    if manifest.backend == "fastembed":
+        raise ValueError(f"{folder} is made for fastembed: open it with prorank.integrations.fastembed.open_model")
     raise ValueError(f"{folder}: backend {manifest.backend!r} is none of torch, {', '.join(BACKENDS)}")

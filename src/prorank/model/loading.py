@@ -21,6 +21,7 @@ from prorank.model.checkpoint import checkpoint_folder, load_checkpoint, stack_o
 from prorank.model.default_engine import default_engine, has_torch, why_not
 from prorank.model.engines import BACKENDS
 from prorank.model.exported import open_exported
+from prorank.model.hub import hub_checkpoint
 from prorank.model.manifest import Manifest, read_manifest
 from prorank.model.options import LoadOptions
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
@@ -54,6 +55,7 @@ def load_parts(name: str, options: LoadOptions) -> Parts:
         raise ValueError(f"threads must be at least 1, got {options.threads}")
     if kind == "remote":
         return _remote(name, where, options)
+    name = hub_checkpoint(name, local_files_only=options.local_files_only)
     folder = Path(name).expanduser()
     recover_folder(folder)
     manifest = read_manifest(folder) if folder.is_dir() else None

@@ -18,6 +18,13 @@ class Chunk(BaseModel):
     end: int
 
 
+class Sentence(BaseModel):
+    text: str
+    start: int
+    end: int
+    weight: float
+
+
 class Usage(BaseModel):
     prompt_tokens: int
     total_tokens: int
@@ -29,6 +36,7 @@ class V1Result(BaseModel):
     document: dict[str, Any] | None = None
     margin: float | None = None
     chunk: Chunk | None = None
+    sentences: list[Sentence] | None = None
 
 
 class V1Answer(BaseModel):
@@ -46,6 +54,7 @@ class InfinityResult(BaseModel):
     relevance_score: float
     document: str | None = None
     chunk: Chunk | None = None
+    sentences: list[Sentence] | None = None
 
 
 class InfinityAnswer(BaseModel):
@@ -62,6 +71,7 @@ class CohereResult(BaseModel):
     index: int
     relevance_score: float
     chunk: Chunk | None = None
+    sentences: list[Sentence] | None = None
 
 
 class CohereAnswer(BaseModel):
@@ -75,6 +85,7 @@ class VoyageResult(BaseModel):
     relevance_score: float
     document: str | None = None
     chunk: Chunk | None = None
+    sentences: list[Sentence] | None = None
 
 
 class VoyageUsage(BaseModel):
@@ -94,6 +105,7 @@ class TeiResult(BaseModel):
     score: float
     text: str | None = None
     chunk: Chunk | None = None
+    sentences: list[Sentence] | None = None
 
 
 class ScoreResult(BaseModel):

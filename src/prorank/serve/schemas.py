@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic.config import JsonDict
 
 from prorank.ranking import Thresholds
+from prorank.serve.explaining import MOST_EXPLAINED
 
 __all__ = [
     "CohereRequest", "InfinityRequest", "ScoreRequest", "TeiRequest", "V1Request", "VoyageRequest",
@@ -77,6 +78,9 @@ class _RerankRequest(_Request):
         None, description="Windows of a document at most, the first ones; means nothing to a model without windows."
     )
     max_tokens_per_doc: Count | None = Field(None, description="What lies behind is not read.")
+    explain: Annotated[int, Field(ge=1, le=MOST_EXPLAINED), BeforeValidator(_whole)] | None = Field(
+        None, description="Adds to so many of the best results their sentences, each with what the margin owes to it."
+    )
 
     def common(self) -> dict[str, Any]:
         """Also what of long documents is read and shown."""
@@ -85,7 +89,14 @@ class _RerankRequest(_Request):
             "return_chunks": bool(self.return_chunks),
             "max_chunks_per_doc": self.max_chunks_per_doc,
             "max_tokens_per_doc": self.max_tokens_per_doc,
+            "explain": self._explained,
         }
+
+    @property
+    def _explained(self) -> int | None:
+        """No more than are shown."""
+        shown = getattr(self, "top_n", None) or getattr(self, "top_k", None) or 0
+        return self.explain if self.explain is None or shown < 1 else min(self.explain, shown)
 
 
 _NULL: JsonDict = {"type": "null"}

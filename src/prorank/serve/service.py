@@ -23,6 +23,7 @@ from prorank.serve.batcher import BatcherClosedError, FinishedJob, QueueFullErro
 from prorank.serve.body import BodyReader
 from prorank.serve.config import ServeConfig
 from prorank.serve.errors import ApiError
+from prorank.serve.explaining import left_out
 from prorank.serve.formats import FORMATS, ROUTES, Format, parse
 from prorank.serve.metrics import Metrics
 from prorank.serve.models import LoadedModel, Models
@@ -124,10 +125,7 @@ class Service:
             tokens = sum(map(tokens_of, encoded))
             truncated = sum(one.truncated for one in encoded)
             facts |= {"tokens": tokens, "truncated": truncated}
-            if tokens > self.config.max_request_tokens:
-                raise ApiError(
-                    413, "too_large", f"the request has {tokens} tokens; the bound is {self.config.max_request_tokens}"
-                )
+            self._check_tokens(tokens)
             cut = self.config.auto_truncate if work.cut is None else work.cut
             if truncated and not cut:
                 raise _too_long(format_, truncated, model)
@@ -135,7 +133,8 @@ class Service:
             by_rows = work.return_chunks  # each window comes back with a margin of its own
             scored = await self._score(model, [one.by_rows() for one in encoded] if by_rows else encoded)
             facts["queue_seconds"] = round(scored.queue_seconds, 4)
-            lay_out = partial(self._lay_out, format_, parsed, work, model, encoded, scored, facts)
+            told = await self._explained(model, work, encoded, scored, facts) if work.explain else {}
+            lay_out = partial(self._lay_out, format_, parsed, work, model, encoded, scored, facts, told)
             workers = model.encoder if work.return_chunks else self._workers  # chunks take the tokenizer
             return await asyncio.get_running_loop().run_in_executor(workers, lay_out)
 
@@ -160,6 +159,23 @@ class Service:
                         f"document {index} has {len(text)} characters; at most {config.max_document_chars}",
                     )  # fmt: skip
                 index += 1
+
+    def _check_tokens(self, tokens: int) -> None:
+        if tokens > self.config.max_request_tokens:
+            raise ApiError(
+                413, "too_large", f"the request has {tokens} tokens; the bound is {self.config.max_request_tokens}"
+            )
+
+    async def _explained(
+        self, model: LoadedModel, work: Work, encoded: Sequence[Encoded], scored: FinishedJob, facts: dict[str, Any]
+    ) -> dict[int, list[dict[str, Any]]]:
+        """Place -> sentences with their weights, of the best documents of the first list."""
+        margins = best_margins(encoded[0], scored.margins[0]) if work.return_chunks else scored.margins[0]
+        loop = asyncio.get_running_loop()
+        shorter = await loop.run_in_executor(model.encoder, left_out, model.reranker, work, margins)
+        facts["tokens"] += sum(map(tokens_of, shorter.encoded))
+        self._check_tokens(facts["tokens"])
+        return shorter.weights((await self._score(model, shorter.encoded)).margins)
 
     @contextlib.asynccontextmanager
     async def _model(self, name: str) -> AsyncIterator[LoadedModel]:
@@ -188,6 +204,7 @@ class Service:
         encoded: Sequence[Encoded],
         scored: FinishedJob,
         facts: dict[str, Any],
+        told: dict[int, list[dict[str, Any]]],
     ) -> Response:
         margins, chunk = scored.margins, None
         if work.return_chunks:
@@ -204,6 +221,7 @@ class Service:
             probabilities,
             work.thresholds,
             chunk,
+            told,
         )
         timing = f"queue;dur={scored.queue_seconds * 1000:.1f}, score;dur={scored.score_seconds * 1000:.1f}"
         headers = {"x-prorank-model": model.name, "server-timing": timing}

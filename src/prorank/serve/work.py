@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -33,6 +33,8 @@ class Work(NamedTuple):
     thresholds: Thresholds = NO_THRESHOLDS
     return_chunks: bool = False
     max_chunks_per_doc: int | None = None
+    explain: int | None = None
+    """So many of the first list's best documents come back with what their sentences weigh."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class ScoredWork:
     thresholds: Thresholds = NO_THRESHOLDS
     chunk: Callable[[int], Chunk] | None = None
     """The part of a document of the first list that its score is about; None where it was not asked for."""
+    sentences: Mapping[int, list[dict[str, Any]]] = field(default_factory=dict)
+    """Place of a document of the first list -> its sentences with their weights."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def best(self, count: int | None) -> list[tuple[int, float, float, dict[str, Any]]]:
@@ -59,7 +63,8 @@ class ScoredWork:
         return [(i, float(self.scores[0][i]), float(self.margins[0][i]), self._more(i)) for i in places]
 
     def _more(self, index: int) -> dict[str, Any]:
-        return {} if self.chunk is None else {"chunk": self.chunk(index)._asdict()}
+        more: dict[str, Any] = {} if self.chunk is None else {"chunk": self.chunk(index)._asdict()}
+        return more | ({"sentences": self.sentences[index]} if index in self.sentences else {})
 
     def kept(self, place: int) -> npt.NDArray[np.bool_]:
         """Which documents of a list reach the thresholds."""

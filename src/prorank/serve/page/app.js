@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const SHOWN = 50; // rows a column before "show all"
+const EXPLAINED = 5; // best results whose sentences are marked
 
 const EXAMPLE = {
   query: "how do vaccines create lasting immunity",
@@ -155,9 +156,16 @@ async function rerank(event) {
 
   const names = [$("model").value, $("other").value].filter((name, i, all) => name && all.indexOf(name) === i);
   if (!names.length) names.push("");
+  const least = Number($("least").value);
+  if (!$("least").validity.valid) {
+    $("more-box").open = true;
+    return fail("least", "A probability is a number from 0 to 1.");
+  }
   const instruction = $("instruction").value.trim();
   const body = (name) => ({
     query, documents, return_documents: false, return_margins: true,
+    ...($("explain").checked ? { explain: EXPLAINED } : {}), ...($("chunks").checked ? { return_chunks: true } : {}),
+    ...(least > 0 ? { min_score: least } : {}),
     ...(instruction ? { instruction } : {}), ...(name && state.models.length > 1 ? { model: name } : {}),
   });
   const run = ++state.runs;
@@ -172,8 +180,9 @@ async function rerank(event) {
     show(documents, answers);
     $("server").className = "server ok";
     const best = answers[0].results[0];
-    $("summary").textContent = `${documents.length} documents · ${seconds < 10 ? seconds.toFixed(2) : seconds.toFixed(0)} s · ${answers[0].usage.total_tokens.toLocaleString("en")} tokens`;
-    say(`Done. The best document was number ${best.index + 1}.`);
+    const out = answers[0].meta.left_out;
+    $("summary").textContent = `${documents.length} documents${out ? `, ${out} left out` : ""} · ${seconds < 10 ? seconds.toFixed(2) : seconds.toFixed(0)} s · ${answers[0].usage.total_tokens.toLocaleString("en")} tokens`;
+    say(best ? `Done. The best document was number ${best.index + 1}.` : "Done. No document reaches the least probability.");
     if (innerWidth <= 900) $("results").scrollIntoView({ behavior: "smooth" });
   } catch (error) {
     say(error.message, true);
@@ -195,7 +204,7 @@ function show(documents, answers) {
   for (const answer of answers) {
     const rows = answer.results.map((result, place) => ({
       index: result.index, text: documents[result.index], moved: result.index - place,
-      score: result.relevance_score, margin: result.margin,
+      score: result.relevance_score, margin: result.margin, chunk: result.chunk, sentences: result.sentences,
     }));
     lists.push(column(answers.length > 1 ? answer.model : "Reranked", answers.length > 1 ? "reranked" : answer.model, rows, "reranked"));
   }
@@ -229,11 +238,12 @@ function row(data, place) {
   const item = make("li", "row");
   item.tabIndex = 0;
   item.dataset.index = data.index;
-  item.append(make("span", "rank", String(place + 1)), make("p", "text", data.text));
+  item.append(make("span", "rank", String(place + 1)), textOf(data));
+  if (data.sentences) item.classList.add("open");
   if (data.score === undefined) {
     const now = make("span", data.now <= 3 ? "moved top" : "moved");
-    now.title = "Where it went";
-    now.append(hidden(`→ ${data.now}`), make("span", "sr", `now number ${data.now}`));
+    now.title = data.now ? "Where it went" : "Below the least probability";
+    now.append(hidden(data.now ? `→ ${data.now}` : "–"), make("span", "sr", data.now ? `now number ${data.now}` : "left out"));
     item.append(now, make("span", "score"));
   } else {
     item.append(movement(data.moved));
@@ -250,6 +260,30 @@ function row(data, place) {
     item.append(score);
   }
   return item;
+}
+
+// The document's text: what was not read is faint, sentences are marked by what the margin owes to them.
+function textOf(data) {
+  const text = make("p", "text");
+  const points = [...data.text]; // the server counts characters, JavaScript halves of some
+  const slice = (from, to) => points.slice(from, to).join("");
+  const read = data.chunk || { start: 0, end: points.length };
+  const most = Math.max(...(data.sentences || []).map((one) => Math.abs(one.weight)), 1e-9);
+  const cuts = new Set([0, points.length, read.start, read.end]);
+  for (const one of data.sentences || []) cuts.add(one.start).add(one.end);
+  const ordered = [...cuts].sort((a, b) => a - b);
+  ordered.slice(1).forEach((end, i) => {
+    const start = ordered[i];
+    const sentence = (data.sentences || []).find((one) => one.start <= start && end <= one.end);
+    const part = make(sentence ? "mark" : "span", start < read.start || end > read.end ? "unread" : "", slice(start, end));
+    if (sentence) {
+      part.style.setProperty("--share", `${Math.round(60 * Math.abs(sentence.weight) / most)}%`);
+      part.classList.add(sentence.weight > 0 ? "for" : "against");
+      part.title = `${sentence.weight > 0 ? "+" : ""}${sentence.weight.toFixed(2)} of the margin`;
+    }
+    text.append(part);
+  });
+  return text;
 }
 
 function movement(moved) {
@@ -299,7 +333,7 @@ function curl() {
 }
 
 function python() {
-  const { query, documents, instruction, model } = state.lastRequest;
+  const { query, documents, instruction, model, min_score: least, explain, return_chunks: chunks } = state.lastRequest;
   const escaped = (c) => { // JSON's strings are Python's, but for characters beyond U+FFFF
     const code = c.codePointAt(0);
     return code > 0xffff ? `\\U${code.toString(16).padStart(8, "0")}` : `\\u${code.toString(16).padStart(4, "0")}`;
@@ -307,7 +341,8 @@ function python() {
   const text = (value) => JSON.stringify(value).replace(/[\u{7f}-\u{10ffff}]/gu, escaped);
   const key = $("key").value.trim() ? `, api_key=os.environ["PRORANK_API_KEY"]` : "";
   const options = [["instruction", instruction], ["model", model]].filter(([, value]) => value);
-  const further = options.map(([name, value]) => `, ${name}=${text(value)}`).join("");
+  const further = options.map(([name, value]) => `, ${name}=${text(value)}`).join("")
+    + (least ? `, min_score=${least}` : "") + (explain ? `, explain=${explain}` : "") + (chunks ? ", return_chunks=True" : "");
   return `${key ? "import os\n\n" : ""}from prorank import Client
 
 documents = [
@@ -364,7 +399,7 @@ function fail(field, text) {
 }
 
 function clearErrors() {
-  for (const field of ["query", "documents"]) {
+  for (const field of ["query", "documents", "least"]) {
     $(`${field}-error`).hidden = true;
     $(field).removeAttribute("aria-invalid");
   }
