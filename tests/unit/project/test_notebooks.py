@@ -31,6 +31,7 @@ def test_nothing_printed_is_kept(path: Path) -> None:
         assert cell.get("execution_count") is None
 
 
+@pytest.mark.timeout(600)  # 20 s of computing; on a busy machine that takes its time
 def test_they_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other in one kernel, which loads PyTorch once."""
     nbclient = pytest.importorskip("nbclient", reason="nbclient is part of the dependency group 'docs'")
@@ -51,7 +52,7 @@ def test_they_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             cell.source = cell.source.replace(there, instead)
     (tmp_path / "work").mkdir()
     client = nbclient.NotebookClient(
-        nbformat.v4.new_notebook(cells=cells), timeout=250, kernel_name=kernel(tmp_path),
+        nbformat.v4.new_notebook(cells=cells), timeout=500, kernel_name=kernel(tmp_path),
         resources={"metadata": {"path": str(tmp_path / "work")}},
     )  # fmt: skip
     ran = client.execute().cells
