@@ -146,6 +146,6 @@ def empty(words: str) -> str:
 PAGES: dict[object, Tables] = {
     DOCS / "images" / "pipeline.svg": {"pipeline": pipeline},
     DOCS / "images" / "quality-speed.svg": {"quality_speed": quality_speed},
-    DOCS / "images" / "scores.svg": {"scores": scores},
+    **({DOCS / "images" / "scores.svg": {"scores": scores}} if (DOCS / "images" / "scores.svg").exists() else {}),
     DOCS / "images" / "learning.svg": {"learning": learning},
 }
