@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test levels lint docs results clean chromium
+.PHONY: demo test levels lint docs release-check results clean chromium
 
 demo: .venv/.installed-demo
 	$(BIN)/prorank rank --query "how do vaccines create immunity" --documents examples/passages.jsonl --format table
@@ -25,6 +25,12 @@ lint: .venv/.installed-dev
 docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python docs/build_site.py
+
+# Wheel and sdist, their contents, and a ranking in a clean environment of every Python at hand.
+release-check: .venv/.installed-dev
+	$(PIP) install --quiet --constraint constraints.txt --group release
+	$(BIN)/python tools/release_check.py
 
 # The last record in float32. FLAGS="--dtype bfloat16" asks for other settings; they must be those of a committed record.
 results: .venv/.installed-dev
@@ -39,7 +45,8 @@ results: .venv/.installed-dev
 	touch $@
 
 .venv/.installed-dev: .venv/.installed-demo
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[all]" --group dev --group clients --group ecosystem --group browser
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[all]" --group dev --group clients --group browser \
+	--group docs --group ecosystem
 	touch $@
 
 # The page's tests skip without a browser: one is installed where that takes no password (a container), or not at all.

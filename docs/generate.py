@@ -4,7 +4,8 @@
     python docs/generate.py --check       # exit code 1 where something is (a test does this)
     python docs/generate.py --examples    # also run README's example and put its real output there
 
-Whole files: `docs/reference/cli.md` from the argument parsers, `docs/reference/settings.md` from the settings classes.
+Whole files: `docs/reference/cli.md` from the argument parsers, `docs/reference/settings.md` from the settings classes,
+`docs/llms.txt` from the pages' first lines.
 It runs no model, unless asked for the examples. Measured tables are `python -m benchmarks.tables`'s.
 """
 
@@ -14,6 +15,7 @@ import argparse
 import ast
 import dataclasses
 import importlib
+import importlib.util
 import inspect
 import re
 import subprocess
@@ -54,6 +56,7 @@ def pages(*, examples: bool = False) -> dict[Path, str]:
     return {
         REPO / "docs" / "reference" / "cli.md": cli_page(),
         REPO / "docs" / "reference" / "settings.md": settings_page(),
+        REPO / "docs" / "llms.txt": llms_page(),
         engines: _filled(engines.read_text("utf-8"), "tolerances", tolerance_table()),
         readme: with_example(text) if examples else text,
     }
@@ -193,6 +196,33 @@ def _attribute_docs(cls: type) -> dict[str, str]:
             elif last and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
                 found[last] = str(statement.value.value)
     return found
+
+
+# ---- for language models
+
+
+def llms_page() -> str:
+    """Every page of docs/ in the site's order, with its first sentence (llmstxt.org)."""
+    spec = importlib.util.spec_from_file_location("docs_build_site", REPO / "docs" / "build_site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    site = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(site)
+    parts = ["# ProRank\n", "> Train, judge, run and serve small-language-model document rerankers.\n"]
+    for caption, names in site.CONTENTS.items():
+        there = [name for name in names if (REPO / "docs" / name).is_file()]
+        if there:
+            parts += [f"## {caption}\n", *(_page_line(name) for name in there), ""]
+    return "\n".join(parts)
+
+
+def _page_line(name: str) -> str:
+    text = re.sub(r"<!--.*?-->", "", (REPO / "docs" / name).read_text("utf-8"), flags=re.DOTALL)
+    title, _, rest = text.strip().partition("\n")
+    prose = next((part for part in rest.split("\n\n") if re.match(r"\s*[A-Z`]", part) and "```" not in part), "")
+    plain = " ".join(re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", prose).split())
+    first = re.split(r"(?<=[.!?])\s", plain, maxsplit=1)[0]
+    return f"- [{title.removeprefix('# ')}]({name}){': ' + first if first else ''}"
 
 
 # ---- README

