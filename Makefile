@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test levels lint docs results clean chromium
+.PHONY: demo test levels lint docs wheel results clean chromium
 
 demo: .venv/.installed-demo
 	$(BIN)/prorank rank --query "how do vaccines create immunity" --documents examples/passages.jsonl --format table
@@ -25,6 +25,16 @@ lint: .venv/.installed-dev
 docs: .venv/.installed-dev
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m benchmarks.tables
+
+# dist/*.whl with our own engine compiled for every system (by PyPI's ziglang, 100 MB, in an environment of its own).
+wheel: .venvs/wheel/bin/python
+	.venvs/wheel/bin/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+
+.venvs/wheel/bin/python: pyproject.toml
+	$(PYTHON) -m venv .venvs/wheel
+	$@ -m pip --disable-pip-version-check install --quiet --upgrade "pip>=25.1"
+	$@ -m pip --disable-pip-version-check install --quiet --group wheel
+	touch $@
 
 # The last record in float32. FLAGS="--dtype bfloat16" asks for other settings; they must be those of a committed record.
 results: .venv/.installed-dev
