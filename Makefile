@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test levels lint docs release-check results clean chromium
+.PHONY: demo test levels lint docs release-check wheel results clean chromium
 
 demo: .venv/.installed-demo
 	$(BIN)/prorank rank --query "how do vaccines create immunity" --documents examples/passages.jsonl --format table
@@ -31,6 +31,16 @@ docs: .venv/.installed-dev
 release-check: .venv/.installed-dev
 	$(PIP) install --quiet --constraint constraints.txt --group release
 	$(BIN)/python tools/release_check.py
+
+# dist/*.whl with our own engine compiled for every system (by PyPI's ziglang, 100 MB, in an environment of its own).
+wheel: .venvs/wheel/bin/python
+	.venvs/wheel/bin/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+
+.venvs/wheel/bin/python: pyproject.toml
+	$(PYTHON) -m venv .venvs/wheel
+	$@ -m pip --disable-pip-version-check install --quiet --upgrade "pip>=25.1"
+	$@ -m pip --disable-pip-version-check install --quiet --group wheel
+	touch $@
 
 # The last record in float32. FLAGS="--dtype bfloat16" asks for other settings; they must be those of a committed record.
 results: .venv/.installed-dev

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,7 @@ __all__ = [
     "Capabilities",
     "Margins",
     "NonFiniteMarginError",
+    "SplittingBackend",
     "cut_rows",
     "fair_batch",
     "in_passes",
@@ -69,6 +72,8 @@ class Capabilities:
     """Size of the weights; 0: unknown."""
     folder: Path | None = None
     """The exported folder that it runs, if any."""
+    splits: bool = False
+    """Has ``label_logits_on(cores, group)``: several of its cores (there are ``passes``) share one batch."""
     level: str = ""
     """The instruction set that it was compiled for, where that was chosen for this processor."""
 
@@ -91,6 +96,14 @@ class Backend(Protocol):
         the caller has already cut the work to size. Where ``capabilities.passes`` is above 1, so many threads ask at a
         time.
         """
+        ...
+
+
+class SplittingBackend(Backend, Protocol):
+    """One with ``capabilities.splits``."""
+
+    def label_logits_on(self, cores: int, group: EncodedGroup) -> npt.NDArray[np.float32]:
+        """:meth:`label_logits`, on so many cores where they are free: the same numbers."""
         ...
 
 
@@ -235,10 +248,7 @@ def score_groups(
         NonFiniteMarginError: the model returned NaN or infinity.
     """
     results = [np.zeros(len(group.own_ids), dtype=np.float32) for group in groups]
-    passes = backend.capabilities.passes
-    tokens = sum(len(ids) for group in groups for ids in group.own_ids)
-    batches = list(plan_batches(groups, fair_batch(batch_tokens, tokens, passes)))
-    answers = in_passes(backend.label_logits, [batch.group for batch in batches], passes)
+    batches, answers = _answers(backend, groups, batch_tokens)
     for batch, logits in zip(batches, answers, strict=True):
         done = 0
         for margin, (g, r), copies in zip(margins_of(logits), batch.rows, batch.copies, strict=True):
@@ -248,6 +258,23 @@ def score_groups(
         if on_scored is not None:
             on_scored(done)
     return results
+
+
+def _answers(
+    backend: Backend, groups: Sequence[EncodedGroup], batch_tokens: int
+) -> tuple[list[Batch], Iterator[npt.NDArray[np.float32]]]:
+    """Batches and their label logits. A core computes a batch; those that are left over share what comes last."""
+    passes, splits = backend.capabilities.passes, backend.capabilities.splits
+    batches = list(plan_batches(groups, batch_tokens))
+    if not (splits and batches and passes // len(batches) > 1):
+        tokens = sum(len(ids) for group in groups for ids in group.own_ids)
+        batches = list(plan_batches(groups, fair_batch(batch_tokens, tokens, passes)))
+    last = len(batches) % passes
+    if not splits or not last or passes // last < 2:
+        return batches, in_passes(backend.label_logits, [batch.group for batch in batches], passes)
+    on_several = partial(cast(SplittingBackend, backend).label_logits_on, passes // last)
+    first = in_passes(backend.label_logits, [batch.group for batch in batches[:-last]], passes)
+    return batches, chain(first, in_passes(on_several, [batch.group for batch in batches[-last:]], passes))
 
 
 def fair_batch(batch_tokens: int, tokens: int, passes: int) -> int:

@@ -30,6 +30,11 @@ static Linear linear(void) {
     return made;
 }
 
+static void run(const Model *model, const Batch *batch) {
+    Team alone = {.members = 1};
+    prorank_run(model, batch, aligned(prorank_space(model, batch, 0)), aligned(prorank_space(model, batch, 1)), &alone, 0);
+}
+
 int main(int count, char **names) {
     if (count != 3 || !(from = fopen(names[1], "rb"))) return 2;
     const int32_t *sizes = part();
@@ -57,10 +62,10 @@ int main(int count, char **names) {
     bf16 *past = malloc((size_t)2 * model.layers * model.key_heads * before * model.size * 2);
     Batch first = {.ids = prefix, .lengths = &before, .rows = 1, .width = (int)before, .present = past,
                    .to = model.layers, .states = states};
-    prorank_run(&model, &first, aligned(prorank_space(&model, &first)));
+    run(&model, &first);
     Batch batch = {.ids = ids, .lengths = lengths, .rows = rows, .width = sizes[8], .past = past, .before = (int)before,
                    .to = model.layers, .states = states};
-    prorank_run(&model, &batch, aligned(prorank_space(&model, &batch)));
+    run(&model, &batch);
     FILE *to = fopen(names[2], "wb");
     return !to || fwrite(states, (size_t)model.hidden * 4, rows, to) != (size_t)rows || fclose(to);
 }

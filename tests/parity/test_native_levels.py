@@ -6,7 +6,9 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +64,66 @@ def test_states_do_not_depend_on_company(model: Path, level: str, monkeypatch: p
     assert np.array_equal(np.concatenate([states(model, [own]) for own in OWN]), got), "alone"
     whole = backend.label_logits(EncodedGroup([], [[*PREFIX, *own] for own in OWN], 0))
     assert np.array_equal(whole, backend.label_logits(EncodedGroup(PREFIX, OWN, 9))), "the prefix"
+
+
+@each_level()
+def test_numbers_do_not_depend_on_how_many_cores_share_a_batch(
+    model: Path, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(levels.VARIABLE, level)
+    alone = engine.NativeBackend(model, (0, 1), threads=1)
+    past = alone.prefix(EncodedGroup(PREFIX, OWN, 9))
+    ids, lengths = alone.padded(EncodedGroup([], OWN, 0))
+    whole = alone.run_layers(lengths, past, (0, alone.layers), ids=ids)
+    half = alone.run_layers(lengths, past, (0, 1), ids=ids)
+    for cores in (2, 5):
+        several = engine.NativeBackend(model, (0, 1), threads=cores)
+        assert np.array_equal(several.prefix(EncodedGroup(PREFIX, OWN, 9)), past), "a prefix takes all cores"
+        assert np.array_equal(several.run_layers(lengths, past, (0, several.layers), ids=ids, cores=cores), whole)
+        begun = several.run_layers(lengths, past, (0, 1), ids=ids, cores=cores)
+        assert np.array_equal(begun, half)
+        assert np.array_equal(several.run_layers(lengths, past, (1, 3), stream=begun, cores=cores), whole)
+        for own, wanted in zip(OWN, whole, strict=True):
+            found = several.label_logits_on(cores, EncodedGroup(PREFIX, [own], 9))
+            assert np.array_equal(found, several.logits_of(wanted[None]))
+        assert several._spaces.qsize() == cores
+
+
+@runs_here
+def test_several_batches_share_the_cores_that_there_are(tmp_path: Path) -> None:
+    """More asked for than there are, by more callers than there are: all end, with the same numbers."""
+    write_random(tmp_path)
+    backend = engine.NativeBackend(tmp_path, (0, 1), threads=3)
+    group = EncodedGroup(PREFIX, OWN, 9)
+    wanted = backend.label_logits(group)
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda cores: backend.label_logits_on(cores, group), [1, 2, 3, 4] * 6))
+    assert all(np.array_equal(one, wanted) for one in found)
+    assert backend._spaces.qsize() == 3
+
+
+@runs_here
+def test_a_thread_that_cannot_start_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_random(tmp_path)
+    backend = engine.NativeBackend(tmp_path, (0, 1), threads=3)
+    group = EncodedGroup(PREFIX, OWN, 9)
+    wanted = backend.label_logits(group)
+    submit = ThreadPoolExecutor.submit
+
+    def refuse(error: BaseException) -> None:
+        def second(self: ThreadPoolExecutor, function: Any, team: Any, number: int) -> Any:
+            if number == 2:
+                raise error
+            return submit(self, function, team, number)
+
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", second)
+
+    refuse(RuntimeError("can't start new thread"))
+    assert np.array_equal(backend.label_logits_on(3, group), wanted)
+    refuse(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        backend.label_logits_on(3, group)
+    assert backend._spaces.qsize() == 3
 
 
 @each_level()
@@ -167,15 +229,15 @@ def elsewhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         if importlib.util.find_spec("ziglang") is None or shutil.which("qemu-aarch64") is None:
             pytest.skip("needs PyPI's ziglang and Debian's qemu-user")
         zig = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static"]
-        command, run = [*zig, *level.flags], ["qemu-aarch64"]
+        command, run = [*zig, *levels.COMMON, *level.flags], ["qemu-aarch64"]
     else:
         if "avx512vnni" not in [level.name for level in HERE]:
             pytest.skip("this processor has no AVX-512 with VNNI")
-        flags = [flag for flag in level.flags if not flag.startswith(("-mamx", "-mavx512bf16"))]
+        flags = [flag for flag in (*levels.COMMON, *level.flags) if not flag.startswith(("-mamx", "-mavx512bf16"))]
         command, run = [*compiler.compiler(), *flags, "-DPRORANK_EMULATED"], []
     source, program = Path(engine.__file__).parent, tmp_path_factory.mktemp(level.name) / "elsewhere"
     driver = Path(__file__).with_name("native_elsewhere.c")
-    subprocess.run([*command, "-O3", f"-I{source}", "-o", str(program), str(driver), "-lm"], check=True)
+    subprocess.run([*command, f"-I{source}", "-o", str(program), str(driver), "-lm"], check=True)
     return [*run, str(program)]
 
 

@@ -78,6 +78,44 @@ def test_a_backend_of_one_batch_at_a_time_gets_little_work_as_one_batch() -> Non
     assert [len(batch.own_ids) for batch in backend.batches] == [2]
 
 
+class Splitting(FakeBackend):
+    """Several of its cores can share a batch; says how many computed each."""
+
+    def __init__(self, cores: int) -> None:
+        super().__init__()
+        self.capabilities = Capabilities(passes=cores, splits=True)
+        self.shares: list[tuple[int, int]] = []
+
+    def label_logits(self, group: EncodedGroup) -> np.ndarray:
+        return self.label_logits_on(1, group)
+
+    def label_logits_on(self, cores: int, group: EncodedGroup) -> np.ndarray:
+        self.shares.append((cores, len(group.own_ids)))
+        return super().label_logits(group)
+
+
+@pytest.mark.parametrize(
+    ("cores", "rows", "wanted"),
+    [
+        (1, 8, [(1, 4), (1, 4)]),
+        (2, 1, [(2, 1)]),
+        (2, 4, [(2, 4)]),  # one batch, not two halves
+        (2, 5, [(1, 2), (1, 2), (2, 1)]),  # not a full one beside a small one
+        (2, 12, [(1, 4), (1, 4), (2, 4)]),
+        (4, 8, [(2, 4), (2, 4)]),
+        (5, 8, [(2, 4), (2, 4)]),
+        (4, 12, [(1, 3), (1, 3), (1, 3), (1, 3)]),
+        (4, 20, [(1, 4), (1, 4), (1, 4), (1, 4), (4, 4)]),
+    ],
+)
+def test_cores_without_a_batch_of_their_own_share_one(cores: int, rows: int, wanted: list[tuple[int, int]]) -> None:
+    group = EncodedGroup([1, 2], [[i, 3] for i in range(rows)], 2)
+    backend = Splitting(cores)
+    got = score_groups(backend, [group], batch_tokens=8)[0]
+    np.testing.assert_array_equal(got, score_groups(FakeBackend(), [group])[0])
+    assert sorted(backend.shares) == sorted(wanted)
+
+
 def test_an_error_of_one_of_them_comes_out() -> None:
     class Broken(Side):
         def label_logits(self, group: EncodedGroup) -> np.ndarray:

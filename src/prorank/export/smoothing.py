@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["smoothed"]
+from prorank.model.smoothing import PLACES
+
+__all__ = ["smoothed", "smoothing_scales"]
 
 _LIMIT = 100.0  # no channel is scaled by more than this
 _TOLERANCE = 1e-3  # of the largest output: more than float32 rounding gives
@@ -43,20 +45,46 @@ def smoothed(model: Any, run: Callable[[], torch.Tensor]) -> Iterator[bool]:
         Whether it was scaled: False where the layout is another, or the output would change.
     """
     joints = [joint for layer in model.base_model.layers for joint in _joints(layer, model.config.get_text_config())]
-    ranges: dict[torch.nn.Module, torch.Tensor] = {}
-    with _watching([joint.after[0] for joint in joints], ranges):
-        wanted = run()
+    scales, wanted = _found(joints, run)
     before = {p: p.data for joint in joints for p in [*joint.before, *(layer.weight for layer in joint.after)]}
     try:
         with torch.no_grad():
-            for joint in joints:
-                _scale(joint, ranges[joint.after[0]])
+            for joint, scale in zip(joints, scales, strict=True):
+                _apply(joint, scale)
             same = bool(joints) and bool((run() - wanted).abs().max() <= _TOLERANCE * wanted.abs().max())
         if not same:
             _restore(before)
         yield same
     finally:
         _restore(before)
+
+
+def smoothing_scales(model: Any, run: Callable[[], torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What :func:`smoothed` scales by, by the names of :data:`prorank.model.smoothing.PLACES`.
+
+    Args:
+        model, run: see :func:`smoothed`.
+
+    Raises:
+        ValueError: the layout is another, or the output would change.
+    """
+    with smoothed(model, run) as same:
+        if not same:
+            raise ValueError("smoothing: the model's layout is none of Llama's kind, or its output would change")
+    names, joints = [], []
+    for number, layer in enumerate(model.base_model.layers):
+        names += [f"layers.{number}.{place}" for place in PLACES]
+        joints += _joints(layer, model.config.get_text_config())
+    return dict(zip(names, _found(joints, run)[0], strict=True))
+
+
+def _found(joints: list[_Joint], run: Callable[[], torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """A scale a channel for each joint, and the output of ``run``. (No joint's scales depend on what another's do.)"""
+    ranges: dict[torch.nn.Module, torch.Tensor] = {}
+    with _watching([joint.after[0] for joint in joints], ranges):
+        wanted = run()
+    with torch.no_grad():
+        return [_scale(joint, ranges[joint.after[0]]) for joint in joints], wanted
 
 
 def _joints(layer: Any, config: Any) -> list[_Joint]:
@@ -92,13 +120,18 @@ def _watching(layers: list[torch.nn.Linear], ranges: dict[torch.nn.Module, torch
             hook.remove()
 
 
-def _scale(joint: _Joint, activations: torch.Tensor) -> None:
+def _scale(joint: _Joint, activations: torch.Tensor) -> torch.Tensor:
     keys, shared = joint.heads
     weights = torch.stack([layer.weight.abs().amax(0) for layer in joint.after]).amax(0)
     # Where one channel feeds several (grouped queries), the largest of them counts.
     fed = [x.reshape(keys, shared, -1).amax(1).flatten().clamp(min=1e-5) for x in (activations, weights)]
     scale = (fed[0] / fed[1]).sqrt()
-    scale = (scale / scale.log().mean().exp()).clamp(1 / _LIMIT, _LIMIT)
+    found: torch.Tensor = (scale / scale.log().mean().exp()).clamp(1 / _LIMIT, _LIMIT)
+    return found
+
+
+def _apply(joint: _Joint, scale: torch.Tensor) -> None:
+    keys, shared = joint.heads
     for parameter in joint.before:
         parameter.data = parameter.data / scale.reshape(-1, *[1] * (parameter.dim() - 1))
     columns = scale.reshape(keys, 1, -1).expand(keys, shared, -1).flatten()

@@ -20,7 +20,18 @@ from prorank.model.manifest import MANIFEST, write_manifest
 if TYPE_CHECKING:
     from prorank.reranker import Reranker
 
-__all__ = ["TARGETS", "Parity", "Target", "check_target", "compare", "export", "kendall_tau", "opened", "parity_texts"]
+__all__ = [
+    "TARGETS",
+    "Parity",
+    "Target",
+    "check_target",
+    "compare",
+    "export",
+    "kendall_tau",
+    "opened",
+    "parity_texts",
+    "typical_run",
+]
 
 
 class Target(NamedTuple):
@@ -146,25 +157,32 @@ def _ready_for(target: Target, reranker: Any) -> Iterator[None]:
     if target.backend not in ("native", "openvino") or target.precision != "int8":
         yield
         return
-    import torch
-
     from prorank.backends.native.engine import GROUP
     from prorank.export.native import check_native
     from prorank.export.rounding import rounded
     from prorank.export.smoothing import smoothed
 
-    model, few = reranker.backend.model, _prompts(reranker, queries=5, documents=2)
+    model, run = reranker.backend.model, typical_run(reranker)
     group = None
     if target.backend == "native":
         check_native(model)
         group = GROUP
 
+    with smoothed(model, run), rounded(model, _prompts(reranker, queries=8, documents=4), group=group):
+        yield
+
+
+def typical_run(reranker: Any) -> Callable[[], Any]:
+    """What sends ten prompts through a loaded PyTorch model: the last states ``(10, hidden)``."""
+    import torch
+
+    model, few = reranker.backend.model, _prompts(reranker, queries=5, documents=2)
+
     def run() -> torch.Tensor:
         with torch.no_grad():
             return torch.cat([model.base_model(torch.tensor([ids])).last_hidden_state[0, -1:] for ids in few])
 
-    with smoothed(model, run), rounded(model, _prompts(reranker, queries=8, documents=4), group=group):
-        yield
+    return run
 
 
 def _prompts(reranker: Reranker, queries: int, documents: int) -> list[list[int]]:

@@ -210,7 +210,9 @@ def _version(engine: Engine) -> str:
         return f"{engine.module} {version}"
     spec = importlib.util.find_spec(engine.module)
     places = [Path(place) for place in (spec.submodule_search_locations if spec else None) or ()]
-    sources = [file for place in places for file in sorted(place.iterdir()) if file.suffix in (".c", ".h", ".py")]
+    sources = [
+        file for place in places for file in sorted(place.iterdir()) if file.suffix in (".c", ".h", ".py", ".json")
+    ]
     return f"native {hashlib.sha256(b''.join(file.read_bytes() for file in sources)).hexdigest()[:8]}"
 
 

@@ -1,7 +1,7 @@
 """Int8 models for our own engine, made without PyTorch when they are first asked for, and kept in the cache.
 
-A folder's name holds the hash of all that its weights depend on: base, adapters, label words, layout. One process makes
-it, others wait; who reads sees a whole folder or none.
+A folder's name holds the hash of all that its weights depend on: base, adapters, scales, label words, layout. One
+process makes it, others wait; who reads sees a whole folder or none.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from prorank.backends.native.engine import FORMAT
 from prorank.cache import cache_dir
 from prorank.files import atomic_folder, folder_lock, recover_folder, sha256_file
+from prorank.model import smoothing
 from prorank.model.architecture import UnsupportedError
 from prorank.model.base import unpacked, weights_sha256
 from prorank.model.built_in import BUILT_IN, BaseError, BaseSpec, base_file, say
@@ -67,6 +68,11 @@ def int8_of(
         check_base(adapter, read_manifest(adapter), base_name, base.sha256)
     parts = [FORMAT, _BUILD, base.sha256, repr(tuple(manifest.label_ids))]
     parts += [_adapter_sha256(adapter) for adapter in adapters]
+    scales = adapters[-1] / smoothing.FILE if adapters else None  # they are for all that lies below, too
+    if scales is None or not scales.is_file():
+        scales = None
+    else:
+        parts.append(sha256_file(scales))
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     folder = cache_dir("int8", f"{Path(name).stem}-{key[:12]}")
     recover_folder(folder)
@@ -77,7 +83,7 @@ def int8_of(
             with folder_lock(
                 folder.with_name(f"{folder.name}.making"), lambda: say("another process makes it; waiting ...")
             ):
-                found = _whole(folder, say) or _made(folder, name, base, adapters, manifest)
+                found = _whole(folder, say) or _made(folder, name, base, adapters, scales, manifest)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the disk is full" if full else error.strerror or str(error)
@@ -153,7 +159,9 @@ def _whole(folder: Path, tell: Callable[[str], None] | None = None) -> dict[str,
     return record
 
 
-def _made(folder: Path, name: str, base: _Base, adapters: Sequence[Path], manifest: Manifest) -> dict[str, Any]:
+def _made(
+    folder: Path, name: str, base: _Base, adapters: Sequence[Path], scales: Path | None, manifest: Manifest
+) -> dict[str, Any]:
     """Write a folder; what is recorded of it."""
     weights, write_tokenizer = base.open()
     pairs = [plain_pairs(adapter) for adapter in adapters]
@@ -162,6 +170,7 @@ def _made(folder: Path, name: str, base: _Base, adapters: Sequence[Path], manife
         raise UnsupportedError(f"adapter {adapters[pairs.index(None)]}: native merges plain LoRA on linear layers only")
     say(f"making the int8 model of {name} in the cache, once ...")
     weights = Merged(weights, plain, adapters) if plain else weights
+    weights = smoothing.Smoothed(weights, scales) if scales is not None else weights
     with atomic_folder(folder) as aside:
         write_int8(weights, aside)
         write_labels(weights, manifest.label_ids, aside)

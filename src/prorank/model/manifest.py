@@ -10,6 +10,7 @@ from typing import Any
 
 from prorank.early_exit import readouts
 from prorank.files import write_atomic
+from prorank.model import smoothing
 from prorank.model.built_in import BaseError
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH
 from prorank.prompt.template import PromptTemplate, TemplateError
@@ -51,13 +52,13 @@ class Manifest:
     created: str = ""
     prorank_version: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
-    """File name -> sha256 of every weights file in the folder, read-outs included."""
+    """File name -> sha256 of every weights file in the folder, read-outs and int8's scales included."""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def weights(self) -> dict[str, str]:
-        """File name -> sha256 of what margins are computed from: all files but the read-outs."""
-        return {name: sha256 for name, sha256 in self.files.items() if name != readouts.FILE}
+        """File name -> sha256 of what margins are computed from: all files but the read-outs and int8's scales."""
+        return {name: sha256 for name, sha256 in self.files.items() if name not in (readouts.FILE, smoothing.FILE)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""

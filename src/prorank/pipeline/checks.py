@@ -128,13 +128,13 @@ def model_known(field: str, name: str | None) -> Manifest | None:
 
 
 def backend_runs(backend: str) -> None:
-    """The library, or the compiler, that a backend needs to run."""
+    """The library, or the processor and the compiler, that a backend needs to run."""
     if backend in _EXTRAS:
         installed(_EXTRAS[backend], extra=backend)
     elif backend == "native":
-        from prorank.backends.native.compiler import compiler
+        from prorank.backends.native.engine import check_engine
 
-        compiler()
+        check_engine()
 
 
 def models_known(options: LoadOptions, names: Sequence[str | None], field: str = "model") -> list[Manifest | None]:

@@ -169,12 +169,10 @@ def _torch() -> str:
 
 
 def _native() -> str:
-    from prorank.backends.native.compiler import compiler
     from prorank.backends.native.engine import check_engine
-    from prorank.backends.native.levels import chosen_level, processor_features
 
-    check_engine()
-    return f"for {chosen_level(processor_features()).name}, compiled by {Path(compiler()[0]).name}"
+    level, origin = check_engine()
+    return f"for {level}, {origin}"
 
 
 def _openvino() -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from prorank import Reranker
 from prorank.backends.graph import HEAD
@@ -25,6 +25,7 @@ from prorank.model.base import BaseError, load_base
 from prorank.model.checkpoint import save_checkpoint, stack_of
 from prorank.model.lora import Merged, plain_pairs
 from prorank.model.manifest import Manifest
+from prorank.model.smoothing import FILE, Smoothed
 from prorank.model.weights import FolderWeights
 from prorank.prompt.presets import PRESETS
 from testkit.native import runs_here
@@ -183,6 +184,48 @@ def test_two_first_starts_make_it_once(checkpoint: Path) -> None:
     assert "".join(err).count("making the int8 model") == 1
     folder = Path(out[0].strip())
     assert [file.name for file in folder.parent.iterdir() if file.is_dir()] == [folder.name]
+
+
+def test_scales_beside_the_adapter_are_those_of_smoothing(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tool's file, applied with numpy, gives the weights that export's smoothing gives; a folder of its own."""
+    import smoothing as tool
+
+    from prorank.export.smoothing import smoothed
+    from prorank.export.targets import typical_run
+
+    folder = tmp_path / "mine"
+    shutil.copytree(checkpoint, folder)
+    plain = made(folder).folder
+    monkeypatch.setattr(sys, "argv", ["smoothing.py", str(folder)])
+    assert tool.main() == 0
+    assert "smoothing.safetensors" in capsys.readouterr().out
+    assert made(folder).folder != plain
+    reranker = Reranker.from_pretrained(folder, dtype="float32", backend="torch")
+    assert reranker.weights_sha256 == Reranker.from_pretrained(checkpoint, dtype="float32").weights_sha256
+    base_name, adapters, _ = stack_of(str(folder))
+    pairs = plain_pairs(adapters[0])
+    assert pairs is not None
+    ours = Smoothed(Merged(FolderWeights(Path(base_name)), [pairs], adapters), folder / FILE)
+    model: Any = reranker.backend.model  # type: ignore[attr-defined]
+    changed = 0
+    with smoothed(model, typical_run(reranker)) as same:
+        assert same
+        for name, wanted in model.state_dict().items():
+            if ours.shape(name) is not None:
+                found, most = ours.read(name), float(wanted.abs().max())
+                np.testing.assert_allclose(found, wanted.numpy(), atol=2e-3 * most, err_msg=name)  # float16: 1e-3
+                np.testing.assert_array_equal(ours.read(name, 1, 5), found[1:5])
+                changed += not np.array_equal(found, FolderWeights(Path(base_name)).read(name))
+    assert changed == len(model.base_model.layers) * 10  # 7 weights, 2 norms, the values' biases
+    scales = load_file(folder / FILE)
+    save_file({**scales, "layers.1.up": scales["layers.1.up"][:5]}, folder / FILE)
+    with pytest.raises(BaseError, match=r"smoothing.safetensors: layers\.1\.up is missing, of another size"):
+        Smoothed(FolderWeights(Path(base_name)), folder / FILE)
+    (folder / FILE).write_bytes(b"short")
+    with pytest.raises(BaseError, match=r"smoothing.safetensors"):
+        Smoothed(FolderWeights(Path(base_name)), folder / FILE)
 
 
 def test_a_full_disk_and_a_cache_that_cannot_be_written_to(

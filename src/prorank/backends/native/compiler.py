@@ -1,4 +1,5 @@
-"""Compiles the package's C file once per machine with whichever compiler is installed."""
+"""Opens the package's C file as a library: the wheel's, or one compiled once per machine with whichever compiler is
+installed."""
 
 from __future__ import annotations
 
@@ -16,13 +17,29 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from prorank.backends.native.binaries import carried, source_files
 from prorank.cache import cache_dir
 
-__all__ = ["compiled", "compiler"]
+__all__ = ["compiled", "compiler", "opened"]
 
 logger = logging.getLogger(__name__)
 
 _TIMEOUT = 300  # seconds
+
+
+def opened(source: Path, flags: Sequence[str]) -> tuple[ctypes.CDLL, str]:
+    """A C file as a library, and where it comes from, in words: the wheel's, else as :func:`compiled`.
+
+    Raises:
+        ImportError: neither; says what to do.
+    """
+    found = carried(source, flags)
+    if found is not None:
+        try:
+            return ctypes.CDLL(str(found[0])), f"from the wheel ({found[1]})"
+        except OSError as error:  # another C library than the wheel's, such as musl
+            logger.info("native: %s cannot be opened (%s): the engine is compiled instead", found[0], error)
+    return compiled(source, flags), f"compiled by {Path(compiler()[0]).name}"
 
 
 def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
@@ -35,8 +52,7 @@ def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
         ImportError: there is no compiler, it fails, or the library cannot be opened; says what to do.
     """
     command = [*compiler(), *flags]
-    files = [source, *sorted(source.parent.glob("*.h"))]
-    parts = [*(file.read_bytes() for file in files), *(part.encode() for part in command)]
+    parts = [*(file.read_bytes() for file in source_files(source)), *(part.encode() for part in command)]
     named = hashlib.sha256(b"\0".join(parts)).hexdigest()
     path = cache_dir("native", f"{source.stem}-{named[:16]}.so")
     with contextlib.suppress(OSError):  # not there, or damaged: it is made anew
@@ -53,7 +69,7 @@ def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
         with contextlib.suppress(OSError):
             os.replace(made, path)
             made = path
-        return _opened(made)
+        return _loaded(made)
 
 
 def _for_this_process(command: Sequence[str], source: Path) -> ctypes.CDLL:
@@ -62,7 +78,7 @@ def _for_this_process(command: Sequence[str], source: Path) -> ctypes.CDLL:
     except OSError as error:
         raise ImportError(f"native: no folder to compile in: {error}; set PRORANK_CACHE to one") from error
     with aside as folder:
-        return _opened(_make(command, source, Path(folder)))
+        return _loaded(_make(command, source, Path(folder)))
 
 
 def _make(command: Sequence[str], source: Path, folder: Path) -> Path:
@@ -71,7 +87,7 @@ def _make(command: Sequence[str], source: Path, folder: Path) -> Path:
     return made
 
 
-def _opened(path: Path) -> ctypes.CDLL:
+def _loaded(path: Path) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:

@@ -1,16 +1,19 @@
-"""Our own engine: int8 on x86 (since AVX2) and 64-bit ARM, compiled from ``native.c`` when it is first used.
+"""Our own engine: int8 on x86 (since AVX2) and 64-bit ARM. ``native.c`` comes compiled with a wheel, or is compiled
+when it is first used.
 
-A batch runs on one core, and as many batches at a time as there are cores. There is no padding, nothing is copied for
-the heads that share keys, and a score is the same to the last bit in whatever batch it is computed.
+As many batches are computed at a time as there are cores; where there are fewer, several cores share one. There is no
+padding, nothing is copied for the heads that share keys, and a score is the same to the last bit in whatever batch and
+on however many cores it is computed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -18,10 +21,12 @@ import numpy.typing as npt
 
 from prorank.backends.cores import available_cores
 from prorank.backends.graph import INPUTS, Array, GraphBackend
-from prorank.backends.native.compiler import compiled
+from prorank.backends.native.compiler import opened
 from prorank.backends.native.levels import VARIABLE, Level, chosen_level, level_flags, processor_features
-from prorank.backends.native.weights import FORMAT, GROUP, LINE, PARTS, WEIGHTS, Batch, Weights
+from prorank.backends.native.team import compute_together
+from prorank.backends.native.weights import FORMAT, GROUP, PARTS, WEIGHTS, Batch, Weights
 from prorank.scoring import Capabilities
+from prorank.types import EncodedGroup
 
 __all__ = ["FORMAT", "GROUP", "PARTS", "WEIGHTS", "NativeBackend", "check_engine"]
 
@@ -34,7 +39,7 @@ class NativeBackend(GraphBackend):
     Args:
         folder: holds ``native.safetensors`` and ``labels.safetensors``.
         label_ids: (irrelevant, relevant) token ids, whose rows are in the folder, in this order.
-        threads: cores; each computes a batch of its own. None: all.
+        threads: cores. None: all.
 
     Raises:
         ValueError: the weights are missing or damaged.
@@ -48,7 +53,7 @@ class NativeBackend(GraphBackend):
         features = processor_features()
         self.level = chosen_level(features)
         """The instruction set that it was compiled for."""
-        self._library = _library(self.level, features)
+        self._library, _ = _library(self.level, features)
         self._weights = Weights(path, self._library)
         model = self._model = self._weights.model
         super().__init__(folder, INPUTS, [2 * model.layers, 1, model.key_heads, 0, model.size], kind=np.uint16)
@@ -59,21 +64,31 @@ class NativeBackend(GraphBackend):
         self.name = "native-cpu-int8"
         self.capabilities = Capabilities(
             passes=threads or available_cores(), batch_tokens=_BATCH_TOKENS, shares_prefixes=True, layers=self.layers,
-            level=self.level.name,
+            level=self.level.name, splits=True,
         )  # fmt: skip
-        self._spaces: SimpleQueue[npt.NDArray[np.uint8]] = SimpleQueue()
+        self._spaces: SimpleQueue[npt.NDArray[np.uint8]] = SimpleQueue()  # a core each
         for _ in range(self.capabilities.passes):
             self._spaces.put(np.zeros(0, dtype=np.uint8))
 
     def infer(self, inputs: Mapping[str, npt.NDArray[Any]], states: bool) -> tuple[Array, npt.NDArray[Any] | None]:
-        """See :class:`GraphBackend`; keys and values are bfloat16, as uint16."""
+        """See :class:`GraphBackend`; keys and values are bfloat16, as uint16. A prefix, which all wait for, takes every
+        core that is free."""
         model, lengths = self._model, inputs["last"] + 1
         last = np.empty((len(lengths), model.hidden), dtype=np.float32)
         present = None
         if states:
             present = np.empty((2 * model.layers, 1, model.key_heads, int(lengths[0]), model.size), dtype=np.uint16)
-        self._run(lengths, inputs["past"], (0, model.layers), ids=inputs["ids"], present=present, states=last)
+        cores = self.capabilities.passes if states else 1
+        self._run(
+            lengths, inputs["past"], (0, model.layers), ids=inputs["ids"], present=present, states=last, cores=cores
+        )
         return last, present
+
+    def label_logits_on(self, cores: int, group: EncodedGroup) -> Array:
+        """:meth:`label_logits`, on so many cores where they are free: the same numbers."""
+        ids, lengths = self.padded(group)
+        states = self.run_layers(lengths, self.prefix(group), (0, self.layers), ids=ids, cores=cores)
+        return self.logits_of(states)
 
     def run_layers(
         self,
@@ -83,6 +98,7 @@ class NativeBackend(GraphBackend):
         *,
         ids: npt.NDArray[np.int64] | None = None,
         stream: Array | None = None,
+        cores: int = 1,
     ) -> Array:
         """Some layers, from one to before another.
 
@@ -92,6 +108,7 @@ class NativeBackend(GraphBackend):
             ids: ``(n, width)``, for layers from the first.
             stream: states before the first of these layers, for others: ``(tokens, hidden)``, row after row; those
                 after the last of them take their place.
+            cores: that share the work, where they are free.
 
         Returns:
             the states after them, ``(tokens, hidden)``; after the last layer those of each row's last token, normed,
@@ -100,17 +117,17 @@ class NativeBackend(GraphBackend):
         model, past = self._model, self._empty if past is None else past
         if layers[1] == model.layers:
             last = np.empty((len(lengths), model.hidden), dtype=np.float32)
-            self._run(lengths, past, layers, ids=ids, stream=stream, states=last)
+            self._run(lengths, past, layers, ids=ids, stream=stream, states=last, cores=cores)
             return last
         if stream is None:
             stream = np.empty((int(lengths.sum()), model.hidden), dtype=np.float32)
-        self._run(lengths, past, layers, ids=ids, stream=stream)
+        self._run(lengths, past, layers, ids=ids, stream=stream, cores=cores)
         return stream
 
     def _run(
         self, lengths: npt.NDArray[np.int64], past: npt.NDArray[Any], layers: tuple[int, int], *,
         ids: npt.NDArray[np.int64] | None = None, present: npt.NDArray[Any] | None = None, stream: Array | None = None,
-        states: Array | None = None,
+        states: Array | None = None, cores: int = 1,
     ) -> None:  # fmt: skip
         if lengths.min() < 1:
             raise ValueError("own_ids: a row is empty: there is no last token to read")
@@ -123,20 +140,24 @@ class NativeBackend(GraphBackend):
             _address(ids), _address(lengths), len(lengths), 0 if ids is None else ids.shape[1],
             _address(past) if before else None, before, _address(present), *layers, _address(stream), _address(states),
         )  # fmt: skip
-        model = ctypes.byref(self._model)
-        space = self._spaces.get()
+        spaces = self._taken(cores)
         try:
-            needed = self._library.prorank_space(model, ctypes.byref(batch)) + LINE
-            if len(space) < needed:
-                space = np.empty(needed, dtype=np.uint8)
-            start = space.ctypes.data + -space.ctypes.data % LINE
-            self._library.prorank_run(model, ctypes.byref(batch), ctypes.c_void_p(start))
+            compute_together(self._library, self._model, batch, spaces)
         finally:
-            self._spaces.put(space)
+            for space in spaces:
+                self._spaces.put(space)
+
+    def _taken(self, cores: int) -> list[npt.NDArray[np.uint8]]:
+        """The memory of one core, for which it waits, and of up to ``cores`` where they are free."""
+        spaces = [self._spaces.get()]
+        with contextlib.suppress(Empty):
+            while len(spaces) < cores:
+                spaces.append(self._spaces.get_nowait())
+        return spaces
 
 
-def check_engine() -> None:
-    """Whether the engine runs here.
+def check_engine() -> tuple[str, str]:
+    """The engine's level here, and where its library comes from.
 
     Raises:
         ImportError: it does not; says why.
@@ -144,7 +165,8 @@ def check_engine() -> None:
         OSError: the cache, where it would be compiled, cannot be written to.
     """
     features = processor_features()
-    _library(chosen_level(features), features)
+    level = chosen_level(features)
+    return level.name, _library(level, features)[1]
 
 
 def _address(array: npt.NDArray[Any] | None) -> int | None:
@@ -152,11 +174,11 @@ def _address(array: npt.NDArray[Any] | None) -> int | None:
 
 
 @functools.cache
-def _library(level: Level, features: frozenset[str]) -> ctypes.CDLL:
-    """``native.c`` as a library of one level, for a processor with these features."""
-    library = compiled(Path(__file__).with_name("native.c"), ["-O3", *level_flags(level, features)])
+def _library(level: Level, features: frozenset[str]) -> tuple[ctypes.CDLL, str]:
+    """``native.c`` as a library of one level, for a processor with these features, and where it comes from."""
+    library, origin = opened(Path(__file__).with_name("native.c"), level_flags(level, features))
     library.prorank_space.restype = ctypes.c_size_t
     library.prorank_pack.restype = library.prorank_run.restype = None
     if library.prorank_begin():
         raise ImportError(f"native: the system does not let programs use {level.name}; {VARIABLE} takes a lower level")
-    return library
+    return library, origin

@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 from prorank.backends.processor import cpuinfo
 
-__all__ = ["LEVELS", "VARIABLE", "Level", "available", "chosen_level", "level_flags", "processor_features"]
+__all__ = ["COMMON", "LEVELS", "VARIABLE", "Level", "available", "chosen_level", "level_flags", "processor_features"]
+
+COMMON = ("-O3", "-ffp-contract=off")
+"""Flags of every level. Without the second compilers join some products and sums, each in other places."""
 
 VARIABLE = "PRORANK_NATIVE_ISA"
 """The environment variable that names a level below the best one."""
@@ -88,7 +91,7 @@ def chosen_level(features: Collection[str]) -> Level:
 
 def level_flags(level: Level, features: Collection[str]) -> tuple[str, ...]:
     """The compiler's flags for a level on a processor with these features."""
-    return level.flags if not level.wide or set(level.needs[0]) <= set(features) else level.wide
+    return (*COMMON, *(level.flags if not level.wide or set(level.needs[0]) <= set(features) else level.wide))
 
 
 def _lacks(level: Level, features: Collection[str]) -> str:
@@ -103,6 +106,8 @@ def processor_features() -> frozenset[str]:
         return frozenset(flags.split())
     if sys.platform == "darwin":
         return _darwin_features()
+    if sys.platform == "win32":
+        return _windows_features()
     return frozenset()
 
 
@@ -119,3 +124,11 @@ def _darwin_features() -> frozenset[str]:
         if said.strip() == "1":
             found.add(feature)
     return frozenset(found)
+
+
+def _windows_features() -> frozenset[str]:
+    """Windows tells of AVX2 (PF_AVX2_INSTRUCTIONS_AVAILABLE); every processor that has it has the other two."""
+    import ctypes
+
+    known = getattr(ctypes, "windll").kernel32.IsProcessorFeaturePresent(40)  # noqa: B009
+    return frozenset(_X86 if known else ())

@@ -4,8 +4,9 @@
 
 #ifdef PRORANK_AMX
 #include "amx.h"
+enum { TILE = TOKENS }; /* tokens at a time */
 #else
-enum { SPARE = 0 };
+enum { SPARE = 0, TILE = ROWS };
 #endif
 
 /* Root mean square over a row, its inverse: what a norm multiplies with. */
@@ -56,8 +57,10 @@ static void round_row(const float *x, const float *norm, float epsilon, int widt
     }
 }
 
-static void round_rows(const Linear *to, const float *x, const float *norm, float epsilon, int tokens, Space *space) {
-    for (int t = 0; t < tokens; t++)
+static void round_rows(const Linear *to, const float *x, const float *norm, float epsilon, int tokens,
+                       const Space *space) {
+    const Share mine = share_of(space->me, tokens);
+    for (int t = mine.from; t < mine.to; t++)
         round_row(x + (size_t)t * to->inputs, norm, epsilon, to->inputs, space->rounded + (size_t)t * to->inputs,
                   space->scales + (size_t)t * (to->inputs / GROUP));
 }
@@ -149,32 +152,32 @@ INLINE void tiled(int rows, const Linear *layer, int panel, const Rounded *round
 }
 #endif
 
-/* Rounded inputs times the panels [from, to) of a layer. `stride`: floats between two tokens' outputs. */
+/* Rounded inputs times the panels [from, to) of a layer: this member's share of them, by panels and tokens.
+ * `stride`: floats between two tokens' outputs. */
 INLINE void multiply(const Linear *layer, int from, int to, int tokens, const Space *space, Ending ending,
                      float *out, size_t stride) {
-    const int groups = layer->inputs / GROUP;
-    for (int panel = from; panel < to; panel++)
-        for (int t = 0, next; t < tokens; t = next) {
-            const Rounded *rounded = space->rounded + (size_t)t * layer->inputs;
-            const float *scales = space->scales + (size_t)t * groups;
-            float *place = out + t * stride;
+    const int groups = layer->inputs / GROUP, tiles = (tokens + TILE - 1) / TILE;
+    const Share mine = share_of(space->me, (to - from) * tiles);
+    for (int i = mine.from; i < mine.to; i++) {
+        const int panel = from + i / tiles, t = i % tiles * TILE, rows = tokens - t < TILE ? tokens - t : TILE;
+        const Rounded *rounded = space->rounded + (size_t)t * layer->inputs;
+        const float *scales = space->scales + (size_t)t * groups;
+        float *place = out + t * stride;
 #ifdef PRORANK_AMX
-            if (tokens - t > ROWS) {
-                next = tokens - t > TOKENS ? t + TOKENS : tokens;
-                tiled(next - t, layer, panel, rounded, scales, ending, place, stride);
-                continue;
-            }
-#endif
-            next = t + ROWS;
-            switch (tokens - t) {
-                case 1: tile(1, layer, panel, rounded, scales, ending, place, stride); break;
-                case 2: tile(2, layer, panel, rounded, scales, ending, place, stride); break;
-                case 3: tile(3, layer, panel, rounded, scales, ending, place, stride); break;
-                case 4: tile(4, layer, panel, rounded, scales, ending, place, stride); break;
-                case 5: tile(5, layer, panel, rounded, scales, ending, place, stride); break;
-                default: tile(ROWS, layer, panel, rounded, scales, ending, place, stride);
-            }
+        if (rows > ROWS) {
+            tiled(rows, layer, panel, rounded, scales, ending, place, stride);
+            continue;
         }
+#endif
+        switch (rows) {
+            case 1: tile(1, layer, panel, rounded, scales, ending, place, stride); break;
+            case 2: tile(2, layer, panel, rounded, scales, ending, place, stride); break;
+            case 3: tile(3, layer, panel, rounded, scales, ending, place, stride); break;
+            case 4: tile(4, layer, panel, rounded, scales, ending, place, stride); break;
+            case 5: tile(5, layer, panel, rounded, scales, ending, place, stride); break;
+            default: tile(ROWS, layer, panel, rounded, scales, ending, place, stride);
+        }
+    }
 }
 
 static void multiply_store(const Linear *layer, int from, int to, int tokens, const Space *space, float *out) {

@@ -1,6 +1,7 @@
 /* A model, a batch, and the memory that a batch needs. weights.py has the same structures, field by field. */
 #pragma once
 #include "arithmetic.h"
+#include "team.h"
 
 typedef struct {
     const int8_t *weights; /* [outputs / 64][inputs / STEP][64][STEP] */
@@ -46,8 +47,10 @@ typedef struct {
     float *scales;
     float *cosines, *sines; /* [longest row][size / 2] */
     bf16 *keys, *values;    /* [key heads][tokens][size] */
+    /* each member's own: */
     bf16 *key_panels, *value_panels;
     Factor *queries; /* [ROWS][size] */
     float *scores;   /* [ROWS][positions, padded] */
     Factor *shares;  /* likewise */
+    Member me;
 } Space;

@@ -1,4 +1,4 @@
-/* A decoder of Llama's kind (Llama, Mistral, Qwen2, Qwen3) that scores documents on one core.
+/* A decoder of Llama's kind (Llama, Mistral, Qwen2, Qwen3) that scores a batch of documents on one core or on several.
  *
  * Weights are int8 with a scale for every 64 of an output's inputs. The inputs are multiplied with a Hadamard matrix in
  * groups of 64, which the weights have been, too (QuaRot, arXiv 2404.00456), and rounded to int8 as they come, a scale
@@ -36,12 +36,11 @@ static void *cut(char *base, size_t *used, size_t bytes) {
     return part;
 }
 
-/* Lay the parts out from `base` (NULL: only count); returns the bytes that they take. */
+/* Lay the parts that all members share out from `base` (NULL: only count); returns the bytes that they take. */
 static size_t lay_out(const Model *model, const Batch *batch, char *base, Space *space) {
     const size_t tokens = tokens_of(batch), capacity = capacity_of(batch), queries = model->heads * model->size;
     const size_t wide = most(queries + 2 * model->key_heads * model->size + PANEL, model->inner);
     const size_t inputs = most(most(model->hidden, model->inner), queries);
-    const size_t panels = (model->size + PANEL - 1) / PANEL;
     size_t used = 0;
     space->stream = cut(base, &used, tokens * model->hidden * 4);
     space->wide = cut(base, &used, tokens * wide * 4);
@@ -52,25 +51,43 @@ static size_t lay_out(const Model *model, const Batch *batch, char *base, Space 
     space->sines = cut(base, &used, capacity * model->size * 2);
     space->keys = cut(base, &used, model->key_heads * tokens * model->size * 2);
     space->values = cut(base, &used, model->key_heads * tokens * model->size * 2);
-    space->key_panels = cut(base, &used, capacity * model->size * 2);
+    return used;
+}
+
+/* Likewise what a member has for itself. */
+static size_t lay_out_own(const Model *model, const Batch *batch, char *base, Space *space) {
+    const size_t capacity = capacity_of(batch), panels = (model->size + PANEL - 1) / PANEL;
+    size_t used = 0;
     space->value_panels = cut(base, &used, capacity * panels * PANEL * 2);
+    if (base) memset(base, 0, used); /* nothing but zeros and values */
+    space->key_panels = cut(base, &used, capacity * model->size * 2);
     space->queries = cut(base, &used, ROWS * model->size * sizeof(Factor));
     space->scores = cut(base, &used, ROWS * capacity * 4);
     space->shares = cut(base, &used, ROWS * capacity * sizeof(Factor));
     return used;
 }
 
-static void embed(const Model *model, const Batch *batch, float *stream) {
-    for (int r = 0; r < batch->rows; r++)
-        for (int t = 0; t < batch->lengths[r]; t++, stream += model->hidden) {
+/* What goes into the first of the layers to run. */
+static void begin_stream(const Model *model, const Batch *batch, int tokens, const Space *space) {
+    const Share mine = share_of(space->me, tokens);
+    if (batch->from) {
+        const size_t from = (size_t)mine.from * model->hidden;
+        memcpy(space->stream + from, batch->stream + from, (size_t)(mine.to - mine.from) * model->hidden * 4);
+        return;
+    }
+    for (int r = 0, token = 0; r < batch->rows; r++)
+        for (int t = 0; t < batch->lengths[r]; t++, token++) {
+            if (token < mine.from || token >= mine.to) continue;
             const uint16_t *row = model->embeddings + (size_t)batch->ids[(size_t)r * batch->width + t] * model->hidden;
-            for (int i = 0; i < model->hidden; i += LANES) store(stream + i, load_f16(row + i));
+            float *to = space->stream + (size_t)token * model->hidden;
+            for (int i = 0; i < model->hidden; i += LANES) store(to + i, load_f16(row + i));
         }
 }
 
-static void prepare_positions(const Model *model, const Batch *batch, Space *space) {
-    const int half = model->size / 2, count = capacity_of(batch) - batch->before;
-    for (int t = 0; t < count; t++)
+static void prepare_positions(const Model *model, const Batch *batch, const Space *space) {
+    const int half = model->size / 2;
+    const Share mine = share_of(space->me, capacity_of(batch) - batch->before);
+    for (int t = mine.from; t < mine.to; t++)
         for (int i = 0; i < half; i++) {
             const float angle = (float)(batch->before + t) * model->frequencies[i];
             space->cosines[(size_t)t * half + i] = cosf(angle) * model->rotary_scale;
@@ -79,46 +96,56 @@ static void prepare_positions(const Model *model, const Batch *batch, Space *spa
 }
 
 /* Turned keys, and values, of all tokens in bfloat16; those of the first row also into `present`. */
-static void keep_keys(const Model *model, const Batch *batch, int index, int tokens, Space *space) {
+static void keep_keys(const Model *model, const Batch *batch, int index, int tokens, const Space *space) {
     const int size = model->size, heads = model->key_heads, queries = model->heads * size;
+    const size_t length = batch->lengths[0], others = (size_t)model->layers * heads * length * size;
     const Layer *layer = model->layer + index;
+    const Share mine = share_of(space->me, tokens);
     for (int r = 0, t = 0; r < batch->rows; r++)
         for (int i = 0; i < batch->lengths[r]; i++, t++)
-            for (int h = 0; h < heads; h++) {
+            for (int h = 0; h < heads && t >= mine.from && t < mine.to; h++) {
                 float *key = space->wide + (size_t)t * layer->qkv.outputs + queries + h * size;
                 const size_t place = ((size_t)h * tokens + t) * size;
                 rotate(key, layer->key_norm, model->epsilon, size, space->cosines + (size_t)i * size / 2,
                        space->sines + (size_t)i * size / 2);
                 narrow(key, size, space->keys + place);
                 narrow(key + heads * size, size, space->values + place);
+                if (!batch->present || r) continue;
+                bf16 *to = batch->present + (((size_t)index * heads + h) * length + i) * size;
+                memcpy(to, space->keys + place, size * 2);
+                memcpy(to + others, space->values + place, size * 2);
             }
-    if (!batch->present) return;
-    const size_t length = batch->lengths[0], block = length * size;
-    for (int h = 0; h < heads; h++) {
-        const size_t to = ((size_t)index * heads + h) * block, from = (size_t)h * tokens * size;
-        memcpy(batch->present + to, space->keys + from, block * 2);
-        memcpy(batch->present + (size_t)model->layers * heads * block + to, space->values + from, block * 2);
-    }
 }
 
-/* What every token (in the last layer: every row's last one) gathers from those before it, into `attended`. */
-static void attention(const Model *model, const Batch *batch, int index, int tokens, int only_last, Space *space) {
+/* What every token (in the last layer: every row's last one) gathers from those before it, into `attended`. Work is
+ * shared out in blocks of ROWS tokens of one head; panels are made by whoever has one that needs them. */
+static void attention(const Model *model, const Batch *batch, int index, int tokens, int only_last,
+                      const Space *space) {
     const int size = model->size, capacity = capacity_of(batch), shared = model->heads / model->key_heads;
     const Layer *layer = model->layer + index;
     const size_t stride = (size_t)model->heads * size, past = (size_t)batch->before * size;
     const float scale = 1.0f / sqrtf((float)size);
+    int blocks = 0, block = 0;
+    for (int r = 0; r < batch->rows; r++) blocks += only_last ? 1 : ((int)batch->lengths[r] + ROWS - 1) / ROWS;
+    const Share mine = share_of(space->me, blocks * model->heads);
     for (int h = 0; h < model->key_heads; h++) {
         const size_t head = (size_t)index * model->key_heads + h;
-        if (batch->before)
+        if (batch->before && block < mine.to && block + blocks * shared > mine.from)
             pack(batch->past + head * past, batch->past + ((size_t)model->layers * model->key_heads + head) * past,
                  batch->before, 0, size, capacity, space->key_panels, space->value_panels);
         for (int r = 0, start = 0; r < batch->rows; start += (int)batch->lengths[r++]) {
             const int length = (int)batch->lengths[r], begin = only_last ? length - 1 : 0;
+            const int own_blocks = (length - begin + ROWS - 1) / ROWS * shared;
+            if (block >= mine.to || block + own_blocks <= mine.from) {
+                block += own_blocks;
+                continue;
+            }
             const size_t own = ((size_t)h * tokens + start) * size;
             pack(space->keys + own, space->values + own, length, batch->before, size, capacity, space->key_panels,
                  space->value_panels);
             for (int q = h * shared; q < (h + 1) * shared; q++)
-                for (int t = begin; t < length; t += ROWS) {
+                for (int t = begin; t < length; t += ROWS, block++) {
+                    if (block < mine.from || block >= mine.to) continue;
                     const int rows = length - t < ROWS ? length - t : ROWS;
                     for (int i = 0; i < rows; i++) {
                         const size_t token = only_last ? r : start + t + i, turn = (size_t)(t + i) * size / 2;
@@ -142,27 +169,40 @@ static void gather_last(const Batch *batch, float *x, size_t width) {
     }
 }
 
-static void run_layer(const Model *model, const Batch *batch, int index, int tokens, Space *space) {
+static void run_layer(const Model *model, const Batch *batch, int index, int tokens, const Space *space) {
     const Layer *layer = model->layer + index;
+    const Member me = space->me;
     const int last = index == model->layers - 1, panels = layer->qkv.outputs / PANEL;
     const int queries = model->heads * model->size / PANEL;
     round_rows(&layer->qkv, space->stream, layer->attention_norm, model->epsilon, tokens, space);
+    meet(me);
     multiply_store(&layer->qkv, last ? queries : 0, panels, tokens, space, space->wide);
+    meet(me);
     keep_keys(model, batch, index, tokens, space);
     int left = tokens;
     if (last) { /* nothing but each row's last token is read from here on */
         left = batch->rows;
-        gather_last(batch, space->stream, model->hidden);
+        if (me.number == 0) gather_last(batch, space->stream, model->hidden);
+        meet(me);
         round_rows(&layer->qkv, space->stream, layer->attention_norm, model->epsilon, left, space);
+        meet(me);
         multiply_store(&layer->qkv, 0, queries, left, space, space->wide);
     }
+    meet(me);
     attention(model, batch, index, tokens, last, space);
+    meet(me);
     round_rows(&layer->out, space->attended, NULL, 0, left, space);
+    meet(me);
     multiply_add(&layer->out, left, space, space->stream);
+    meet(me);
     round_rows(&layer->gate_up, space->stream, layer->block_norm, model->epsilon, left, space);
+    meet(me);
     multiply_gate(&layer->gate_up, left, space, space->wide);
+    meet(me);
     round_rows(&layer->down, space->wide, NULL, 0, left, space);
+    meet(me);
     multiply_add(&layer->down, left, space, space->stream);
+    meet(me);
 }
 
 /* ---- what engine.py calls ---- */
@@ -176,23 +216,25 @@ int prorank_begin(void) {
 #endif
 }
 
-/* Bytes of working memory for a batch. */
-size_t prorank_space(const Model *model, const Batch *batch) {
+/* Bytes of working memory for a batch: what its threads share, or (`own`) what each has for itself. */
+size_t prorank_space(const Model *model, const Batch *batch, int32_t own) {
     Space space;
-    return lay_out(model, batch, NULL, &space);
+    return own ? lay_out_own(model, batch, NULL, &space) : lay_out(model, batch, NULL, &space);
 }
 
-/* States (of some layers: all tokens') and, where wanted, keys and values.
- * `memory`: prorank_space() bytes from a multiple of 64. */
-void prorank_run(const Model *model, const Batch *batch, void *memory) {
-    Space space;
-    const int tokens = tokens_of(batch);
+/* States (of some layers: all tokens') and, where wanted, keys and values. Every member of the team calls it once, in a
+ * thread of its own; the numbers are the same for any team.
+ * `memory`, `own`: prorank_space() bytes from multiples of 64. */
+void prorank_run(const Model *model, const Batch *batch, void *memory, void *own, Team *team, int32_t number) {
+    Space space = {.me = {team, number}};
+    const Member me = space.me;
+    const int tokens = tokens_of(batch), hidden = model->hidden;
+    if (!meet(me)) return; /* from here on all will come to every meeting */
     lay_out(model, batch, memory, &space);
-    memset(space.value_panels, 0, (char *)space.queries - (char *)space.value_panels); /* nothing but zeros and values */
+    lay_out_own(model, batch, own, &space);
     prepare_positions(model, batch, &space);
-    const size_t between = (size_t)tokens * model->hidden * 4;
-    if (batch->from) memcpy(space.stream, batch->stream, between);
-    else embed(model, batch, space.stream);
+    begin_stream(model, batch, tokens, &space);
+    meet(me);
 #ifdef PRORANK_AMX
     take_tiles();
 #endif
@@ -200,16 +242,19 @@ void prorank_run(const Model *model, const Batch *batch, void *memory) {
 #ifdef PRORANK_AMX
     leave_tiles();
 #endif
-    if (batch->to < model->layers) {
-        memcpy(batch->stream, space.stream, between);
-        return;
+    const int whole = batch->to == model->layers;
+    const Share mine = share_of(me, whole ? batch->rows : tokens);
+    if (!whole) {
+        const size_t from = (size_t)mine.from * hidden;
+        memcpy(batch->stream + from, space.stream + from, (size_t)(mine.to - mine.from) * hidden * 4);
     }
-    for (int r = 0; r < batch->rows; r++) {
-        const float *x = space.stream + (size_t)r * model->hidden;
-        const float factor = inverse_rms(x, model->hidden, model->epsilon);
-        float *state = batch->states + (size_t)r * model->hidden;
-        for (int i = 0; i < model->hidden; i++) state[i] = x[i] * factor * model->norm[i];
+    for (int r = mine.from; whole && r < mine.to; r++) {
+        const float *x = space.stream + (size_t)r * hidden;
+        const float factor = inverse_rms(x, hidden, model->epsilon);
+        float *state = batch->states + (size_t)r * hidden;
+        for (int i = 0; i < hidden; i++) state[i] = x[i] * factor * model->norm[i];
     }
+    meet(me);
 }
 
 /* Rows of int8 weights [outputs][inputs] into panels; see Linear. */
