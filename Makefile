@@ -39,7 +39,7 @@ results: .venv/.installed-dev
 	touch $@
 
 .venv/.installed-dev: .venv/.installed-demo
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[all]" --group dev --group clients --group browser
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[all]" --group dev --group clients --group engines --group browser
 	touch $@
 
 # The page's tests skip without a browser: one is installed where that takes no password (a container), or not at all.

@@ -24,6 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "warmup": {**COMMON, "format_weight": 0.5, "prior": "running", "beta": 0.02},
     "refine": {**COMMON, "losses": ["softmax=1", "bce=0.2"]},
 }
+MEASURES = ("loss", "gradient_norm", "margin", "gap", "reward_format", "reward_relevance", "accuracy", "kl")
 TOLERANCE = 1e-4
 """Of a step's loss and gradient norm: float32 sums in another order, grown over the steps."""
 
@@ -70,8 +71,8 @@ def steps_of(out: Path) -> list[dict[str, Any]]:
 
 def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     assert [line["step"] for line in found] == [line["step"] for line in expected]
-    for name in ("loss", "gradient_norm", "margin"):
-        difference = np.array([a[name] - b[name] for a, b in zip(found, expected, strict=True)])
+    for name in MEASURES:
+        difference = np.array([a.get(name, 0.0) - b.get(name, 0.0) for a, b in zip(found, expected, strict=True)])
         assert np.abs(difference).max() <= TOLERANCE, (name, difference)
     assert any(line["loss"] != 0 for line in expected)
 
