@@ -11,6 +11,7 @@ from pathlib import Path
 
 import lancedb
 import pyarrow as pa
+from lancedb.index import FTS
 from lancedb.rerankers import Reranker as LanceReranker
 
 from prorank import Reranker
@@ -45,7 +46,7 @@ class ProRankReranker(LanceReranker):
 def fill(folder: str, passages: list[dict[str, str]]) -> lancedb.table.Table:
     rows = [{"id": passage["_id"], "text": passage["text"]} for passage in passages]
     table = lancedb.connect(folder).create_table("passages", rows)
-    table.create_fts_index("text")
+    table.create_index("text", config=FTS())
     return table
 
 

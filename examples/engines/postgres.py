@@ -26,7 +26,7 @@ CREATE INDEX IF NOT EXISTS passages_words ON passages USING GIN (words)
 """
 # Any of the query's words, as BM25 would have it: plainto_tsquery alone asks for all of them.
 CANDIDATES = """
-SELECT id, text FROM passages, replace(plainto_tsquery('english', %s)::text, '&', '|')::tsquery AS asked
+SELECT id, text FROM passages, (SELECT replace(plainto_tsquery('english', %s)::text, '&', '|')::tsquery AS asked) AS q
 WHERE words @@ asked ORDER BY ts_rank_cd(words, asked) DESC, id LIMIT 100
 """
 

@@ -50,7 +50,7 @@ def check(found: list[tuple[str, float]], reranker: Reranker, candidates: set[st
 def with_words(*words: str) -> set[str]:
     """Ids of the passages that hold one of the words, as the engine's first stage must have found them."""
     found = {i for i, text in TEXTS.items() if any(word in text.lower() for word in words)}
-    assert len(found) > 3
+    assert len(found) > 2
     return found
 
 
@@ -60,7 +60,7 @@ def test_qdrant(fake_reranker: Reranker) -> None:
     module.fill(client, PASSAGES)
     points = client.query_points("passages", query=module.vector(QUERY), using="words", limit=100).points
     candidates = {point.payload["_id"] for point in points}
-    assert {"v1", "v2"} <= candidates <= set(TEXTS)
+    assert candidates >= with_words("vaccines", "create", "immunity")
     check(module.search(client, fake_reranker, QUERY), fake_reranker, candidates)
 
 
@@ -68,7 +68,7 @@ def test_lancedb(fake_reranker: Reranker, tmp_path: Path) -> None:
     module = example("lancedb_table", "lancedb", "pyarrow")
     table = module.fill(str(tmp_path / "db"), PASSAGES)
     candidates = {row["id"] for row in table.search(QUERY, query_type="fts").limit(100).to_list()}
-    assert {"v2", "v5"} <= candidates <= set(TEXTS)
+    assert candidates >= with_words("vaccines", "create", "immunity")
     check(module.search(table, fake_reranker, QUERY), fake_reranker, candidates)
 
 
@@ -78,7 +78,7 @@ def test_duckdb(fake_reranker: Reranker) -> None:
     index = module.fill(db, EXAMPLES / "passages.jsonl")
     found = module.search(db, index, fake_reranker, QUERY)
     written = {i for (i,) in db.execute("SELECT id FROM scored").fetchall()}
-    assert written == with_words("vaccines", "create", "immunity")
+    assert written >= with_words("vaccines", "create", "immunity")
     check([(i, float(margin)) for i, margin in found], fake_reranker, written)
 
 
