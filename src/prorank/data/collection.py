@@ -57,6 +57,8 @@ class Collection:
     keeps_own: bool = True
     """Whether a document may be a candidate of the query with its very id. False is BEIR's rule
     (``ignore_identical_ids``): the queries of ArguAna and Quora are documents of their collections."""
+    dropped: frozenset[str] = frozenset()
+    """Ids of documents that were taken out on purpose; run files that still list them are read without them."""
 
     @cached_property
     def own_documents(self) -> frozenset[str]:

@@ -120,11 +120,12 @@ def _given(collection: Collection, name: str, top_k: int) -> Run:
 def _from_file(path: Path, collection: Collection, top_k: int) -> Run:
     from prorank.data.trec import read_run
 
-    run = read_run(path, top_k)
+    run = read_run(path, None if collection.dropped else top_k)
     kept: dict[str, dict[str, float]] = {}
     for query_id in collection.queries:
         if query_id in run:
-            kept[query_id] = dict(run[query_id])
+            listed = [(d, score) for d, score in run[query_id].items() if d not in collection.dropped]
+            kept[query_id] = dict(listed[:top_k])
             unknown = [doc_id for doc_id in kept[query_id] if doc_id not in collection.documents]
             if unknown:
                 raise ValueError(

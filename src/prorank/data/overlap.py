@@ -61,6 +61,7 @@ def without(collection: Collection, overlap: Overlap) -> Collection:
         queries={i: q for i, q in collection.queries.items() if i not in overlap.query_ids},
         qrels={q: judged for q, judged in qrels.items() if judged},
         candidates=candidates,
+        dropped=collection.dropped | overlap.doc_ids,
     )
 
 

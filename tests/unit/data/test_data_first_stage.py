@@ -12,7 +12,9 @@ from prorank.data import first_stage, load_collection
 from prorank.data.collection import Collection
 from prorank.data.first_stage import fuse
 from prorank.data.negatives import mine_negatives
+from prorank.data.overlap import find_overlap, without
 from prorank.data.stdlib import SPLITS, _first_sentence, load_stdlib
+from prorank.data.trec import write_run
 from prorank.types import Document, Query
 
 
@@ -168,3 +170,17 @@ def test_a_missing_library_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ir_datasets", None)
     with pytest.raises(ImportError, match=r"pip install 'prorank\[ir-datasets\]'"):
         load_collection("irds:beir/nfcorpus/test")
+
+
+def test_a_run_is_read_without_what_was_taken_out(tmp_path):
+    """Passages that an evaluation set holds too leave the corpus, and the run file goes on listing them."""
+    documents = {i: Document(i, text) for i, text in (("1", "shared words"), ("2", "own words"), ("3", "others"))}
+    path = tmp_path / "given.trec"
+    write_run(path, {"q": {"1": 3.0, "2": 2.0, "3": 1.0}})
+    training = Collection("t", documents, {"q": Query("q", "words")}, {"q": {"2": 1}}, runs={"given": path})
+    measured = Collection("m", {"x": Document("x", "Shared, words!")}, {"y": Query("y", "other")}, {})
+    left = without(training, find_overlap(training, [measured]))
+    assert first_stage("given:given", left, top_k=1) == {"q": {"2": 2.0}}
+    write_run(path, {"q": {"9": 3.0, "2": 2.0}})
+    with pytest.raises(ValueError, match="lists '9' for query 'q'"):
+        first_stage("given:given", left)
