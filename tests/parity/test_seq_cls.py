@@ -69,7 +69,8 @@ def test_command_writes_a_parity_report(
     assert "Kendall's tau" in capsys.readouterr().out
     report = json.loads((out / "parity.json").read_text("utf-8"))
     assert report["max_difference"] <= 1e-4
-    assert report["kendall_tau"] >= 0.999
+    assert report["pairs"] > 2
+    assert report["same_best"] == 1
     again = ["export", "--model", str(out), "--to", "seq-cls", "--out", str(tmp_path / "again")]
     assert main(again) == 2
     assert "already an export" in capsys.readouterr().err
