@@ -48,7 +48,7 @@ def test_two_workers_learn_as_one_process(tmp_path: Path, monkeypatch: pytest.Mo
         "refine": RefineConfig(**small, list_size=4, hard_negatives=2),
     }  # fmt: skip
     train(TrainRun(**common, out=str(tmp_path / "one")))  # type: ignore[arg-type]
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     try:
         module.fit({**common, "out": str(tmp_path / "two")})
     finally:
