@@ -56,7 +56,7 @@ results: .venv/.installed-dev
 
 .venv/.installed-dev: .venv/.installed-demo
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[all]" --group dev --group clients --group browser \
-	--group docs --group ecosystem
+	--group docs --group engines --group ecosystem
 	touch $@
 
 # The page's tests skip without a browser: one is installed where that takes no password (a container), or not at all.

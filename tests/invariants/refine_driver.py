@@ -1,4 +1,4 @@
-"""Runs a tiny stage 2 in a process of its own: for tests that start two of them, or kill one.
+"""Runs a tiny stage 2 in a process of its own: for tests that kill one.
 
 python refine_driver.py BASE_FOLDER OUT '{"steps": 6}' [KILL_AT]
 """

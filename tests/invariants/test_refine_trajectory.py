@@ -1,11 +1,10 @@
-"""Stage 2 cut differently: cached gradients, two processes, a kill in the middle. The same losses."""
+"""Stage 2 cut differently: cached gradients, a kill in the middle. The same losses."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -71,18 +70,6 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], tol
 @pytest.mark.parametrize("changes", [{"forward_tokens": 40}, {"share_prefix": False}])
 def test_gradient_caching_and_prefix_sharing_do_not_matter(folder, straight, tmp_path, changes):
     assert_same(here(folder, tmp_path / "run", **changes), straight)
-
-
-def test_two_processes_do_as_one(folder, straight, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [started(folder, tmp_path / "run", RANK=str(r), LOCAL_RANK=str(r), **shared) for r in range(2)]
-    for process in processes:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors.decode()[-2000:]
-    assert_same(steps_of(tmp_path / "run"), straight)
 
 
 def test_killed_and_resumed_goes_on_to_the_same_losses(folder, straight, tmp_path):

@@ -1,11 +1,10 @@
-"""The same run, cut differently: forwards and accumulation, processes, a kill in the middle. The same losses."""
+"""The same run, cut differently: forwards and accumulation, a kill in the middle. The same losses."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -82,21 +81,6 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], tol
 @pytest.mark.parametrize("queries_per_forward", [4, 2, 1])
 def test_accumulation_does_not_matter(folder, straight, tmp_path, queries_per_forward):
     assert_same(here(folder, tmp_path / "run", queries_per_forward=queries_per_forward), straight)
-
-
-def test_two_processes_do_as_one(folder, straight, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [
-        started(folder, tmp_path / "run", {"queries_per_forward": 4}, RANK=str(r), LOCAL_RANK=str(r), **shared)
-        for r in range(2)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors.decode()[-2000:]
-    assert_same(steps_of(tmp_path / "run"), straight)
 
 
 @pytest.mark.parametrize("save_every", [1, 2])

@@ -1,4 +1,4 @@
-"""Runs a tiny warmup in a process of its own: for tests that start two of them, or kill one.
+"""Runs a tiny warmup in a process of its own: for tests that kill one.
 
 python warmup_driver.py BASE_FOLDER OUT '{"steps": 6}' [KILL_AT]
 """

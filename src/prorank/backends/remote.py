@@ -1,15 +1,16 @@
-"""A model behind an OpenAI-compatible server (vLLM, SGLang, llama.cpp): token ids out, log-probabilities back.
+"""A model behind someone else's server (vLLM, SGLang, llama.cpp): token ids out, numbers for the two labels back.
 
-Each prompt goes to ``/completions`` as token ids and asks for one token with the most likely alternatives. The
-log-probabilities of the two label tokens stand in for their logits: their difference is the same margin. A label that
-is not among the returned tokens is an error, never a guess; so is an answer that does not say which token is meant.
+Behind ``/completions`` is a language model, which is asked for one token with the most likely alternatives: the
+log-probabilities of the two label tokens stand in for their logits, and their difference is the same margin. Behind
+vLLM's ``/classify`` or ``/pooling`` is a sequence classifier (``prorank export --to seq-cls``), whose one output is the
+margin. What cannot be read with certainty is an error, never a guess.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -17,7 +18,9 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 import numpy.typing as npt
 
-from prorank.backends.remote_answers import IMPOSSIBLE, Alternative, alternatives, ordered
+from prorank.backends.remote_completions import CompletionsWire
+from prorank.backends.remote_pooling import POOLING_PATHS, PoolingWire
+from prorank.backends.remote_wire import Pair, RemoteError, Wire
 from prorank.backends.retrying import CallError, RetryingClient
 from prorank.scoring import DEFAULT_BATCH_TOKENS_GPU, Capabilities
 from prorank.types import EncodedGroup
@@ -27,18 +30,13 @@ __all__ = ["KEY_VARIABLE", "RemoteBackend", "RemoteError"]
 KEY_VARIABLE = "PRORANK_REMOTE_KEY"
 _TOO_MUCH = {400, 413, 422}  # what a server that takes one prompt only says to several
 
-Pair = tuple[float, float]
-
-
-class RemoteError(RuntimeError):
-    """The server refused, could not be reached, or answered something from which no score can be read."""
-
 
 class RemoteBackend:
-    """Scores through a server's completions endpoint. Safe to call from several threads.
+    """Scores through a server's endpoint. Safe to call from several threads.
 
     Args:
-        url: up to and including the version, such as ``http://localhost:8000/v1``.
+        url: up to and including the version, such as ``http://localhost:8000/v1``, for completions; for a sequence
+            classifier the endpoint itself, such as ``http://localhost:8000/classify``.
         model: the name the server knows it by.
         label_ids: (irrelevant, relevant) token ids.
         label_words: their texts; needed where the server answers with texts instead of ids.
@@ -53,7 +51,7 @@ class RemoteBackend:
         options: further fields of the request, such as ``{"repetition_penalty": 1}``.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or the endpoint takes texts.
         ImportError: httpx is not installed.
     """
 
@@ -90,17 +88,14 @@ class RemoteBackend:
         self.name = f"remote-{model}"
         self.capabilities = Capabilities(batch_tokens=DEFAULT_BATCH_TOKENS_GPU)
         self.label_ids = label_ids
-        self._label_words = label_words
         self._per_request = prompts_per_request
-        self._body = {
-            "model": model,
-            "max_tokens": 1,
-            "temperature": 1,  # the distribution itself: some servers divide by the temperature before they report
-            "top_p": 1,
-            "logprobs": top_logprobs,
-            "return_tokens_as_token_ids": True,  # vLLM: ids instead of texts; others ignore it
-            **(options or {}),
-        }
+        endpoint = urlsplit(self.url).path.rpartition("/")[2]
+        self._wire: Wire = (
+            PoolingWire(self._shown, model, endpoint, options or {})
+            if endpoint in POOLING_PATHS
+            else CompletionsWire(self._shown, model, label_ids, label_words, top_logprobs, options or {})
+        )
+        self._probed, self._probing = False, threading.Lock()
         key = api_key or os.environ.get(KEY_VARIABLE) or None
         self._client = RetryingClient(
             key=key, timeout=timeout, retries=retries, pause=pause, extra="remote", connections=concurrency
@@ -108,14 +103,15 @@ class RemoteBackend:
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="prorank-remote")
 
     def label_logits(self, group: EncodedGroup) -> npt.NDArray[np.float32]:
-        """See :class:`prorank.scoring.Backend`; here the numbers are log-probabilities.
+        """See :class:`prorank.scoring.Backend`; the numbers are log-probabilities, or 0 and the margin.
 
         Raises:
-            RemoteError: the server failed, or a label token is not among those it returned.
+            RemoteError: the server failed, or its answer holds no score for a row.
         """
         prompts = [[*group.prefix_ids, *own] for own in group.own_ids]
         if not prompts:
             return np.zeros((0, 2), dtype=np.float32)
+        self._probe(prompts[0])
         pairs: list[Pair] = []
         step = self._per_request
         answers = [
@@ -147,52 +143,30 @@ class RemoteBackend:
         """The pairs of some prompts; ``start`` is the first one's row, for messages."""
         if len(prompts) > 1 and self._per_request > 1:
             try:
-                choices = ordered(self._post({**self._body, "prompt": prompts}), len(prompts))
+                pairs = self._wire.pairs(self._post(self._wire.body(prompts)), len(prompts), start)
             except _RefusedError as refusal:
                 if refusal.status not in _TOO_MUCH:
                     raise
-                choices = None
-            if choices is not None:
-                return [self._pair(choice, start + i) for i, choice in enumerate(choices)]
-        pairs = []
+                pairs = None
+            if pairs is not None:
+                return pairs
+        one_by_one = []
         for i, prompt in enumerate(prompts):
-            choices = ordered(self._post({**self._body, "prompt": prompt}), 1)
-            if choices is None:
-                raise RemoteError(f"{self._shown}: the answer to row {start + i} is not a completion")
-            pairs.append(self._pair(choices[0], start + i))
+            pairs = self._wire.pairs(self._post(self._wire.body([prompt])), 1, start + i)
+            if pairs is None:
+                raise RemoteError(f"{self._shown}: the answer to row {start + i} is not a completion or classification")
+            one_by_one += pairs
         if len(prompts) > 1:
             self._per_request = 1  # one at a time works and several did not: remember it
-        return pairs
+        return one_by_one
 
-    def _pair(self, choice: Mapping[str, Any], row: int) -> Pair:
-        listed = alternatives(choice)
-        if not listed:
-            raise RemoteError(
-                f"{self._shown}: the answer to row {row} holds no log-probabilities; the server must support logprobs"
-            )
-        return self._find(listed, 0, row), self._find(listed, 1, row)
-
-    def _find(self, listed: Sequence[Alternative], label: int, row: int) -> float:
-        wanted = self.label_ids[label]
-        word = self._label_words[label] if self._label_words else None
-        with_ids = [entry for entry in listed if entry.token_id is not None]
-        found = [entry.logprob for entry in with_ids if entry.token_id == wanted]
-        if not with_ids:
-            if word is None:
-                raise RemoteError(
-                    f"{self._shown} answers with texts instead of token ids (such as {listed[0].text!r}); "
-                    "give label_words"
-                )
-            found = [entry.logprob for entry in listed if entry.text == word]
-        name = f"label token {wanted}" + (f" ({word!r})" if word is not None else "")
-        if len(found) > 1:
-            raise RemoteError(f"{self._shown}: row {row}: {len(found)} returned tokens read like {name}")
-        if not found or not math.isfinite(found[0]) or found[0] <= IMPOSSIBLE:
-            raise RemoteError(
-                f"{self._shown}: row {row}: {name} is not among the {len(listed)} most likely tokens returned; raise "
-                "top_logprobs and the server's own limit (vLLM: --max-logprobs), or check model and template"
-            )
-        return found[0]
+    def _probe(self, prompt: list[int]) -> None:
+        """Before the first answer is believed, see that the server means what it is asked."""
+        with self._probing:
+            if not self._probed and (body := self._wire.probe(prompt)) is not None:
+                (pair,) = self._ask(0, [prompt])
+                self._wire.check(pair, self._post(body))
+            self._probed = True
 
     def _post(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
@@ -215,12 +189,20 @@ class _RefusedError(RemoteError):
 
 
 def _endpoint(url: str) -> tuple[str, str]:
-    """The completions endpoint, and the same without its query, for messages."""
+    """The endpoint, and the same without its query, for messages."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("url must be like http://host:8000/v1")
     if parts.username is not None:
         raise ValueError(f"url must hold no user name or password; give api_key or set {KEY_VARIABLE}")
-    path = parts.path.rstrip("/").removesuffix("/completions") or "/v1"
-    parts = parts._replace(path=f"{path}/completions", fragment="")
+    path = parts.path.rstrip("/")
+    last = path.rpartition("/")[2]
+    if last in ("score", "rerank"):
+        raise ValueError(
+            f"url: /{last} takes texts, in which a passage could forge a turn; /classify and /pooling of the same "
+            "server take token ids"
+        )
+    if last not in POOLING_PATHS:
+        path = (path.removesuffix("/completions") or "/v1") + "/completions"
+    parts = parts._replace(path=path, fragment="")
     return urlunsplit(parts), urlunsplit(parts._replace(query=""))

@@ -29,7 +29,7 @@ COMMANDS: dict[str, str] = {
     "average": "average adapters that were trained on one base",
     "calibrate": "fit probabilities to judged candidates",
     "cascade": "fit read-outs at early layers that stop documents far from the top",
-    "export": "write a checkpoint for our own engine, OpenVINO, ONNX Runtime or llama.cpp, with a parity report",
+    "export": "write a checkpoint for our own engine, OpenVINO, ONNX Runtime, llama.cpp or vLLM, with a parity report",
     "bench": "measure documents per second, latency, memory and the share of the machine's peak",
     "serve": "rerank over HTTP, in the formats of Cohere, Jina, Voyage, TEI and vLLM, with a page",
     "mcp": "tools of the Model Context Protocol: rerank documents and score pairs, over stdio or HTTP",

@@ -54,5 +54,6 @@ def read_run(args: argparse.Namespace) -> TrainRun:
 
 def run(args: argparse.Namespace) -> int:
     """Check what can be checked, then step by step."""
-    print(train(read_run(args)).report)
+    if report := train(read_run(args)).report:
+        print(report)
     return 0

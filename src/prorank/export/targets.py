@@ -53,6 +53,7 @@ TARGETS: dict[str, Target] = {
     "fastembed-int8": Target("fastembed", "int8", "for fastembed's TextCrossEncoder, weights int8"),
     "gguf": Target("llamacpp", "float16", "for llama.cpp, 16-bit weights"),
     "gguf-q8": Target("llamacpp", "int8", "for llama.cpp, Q8_0 weights"),
+    "seq-cls": Target("seq-cls", "float32", "one score a prompt, for AutoModelForSequenceClassification and vLLM"),
     "merged": Target("torch", "", "one whole checkpoint: adapters merged, in transformers' and CrossEncoder's layout"),
 }
 
@@ -94,12 +95,12 @@ def export(
     if chosen.backend == "torch":
         return reranker.save(out, card=card)
     with atomic_folder(out) as aside:
-        with _own_attention(reranker), _ready_for(chosen, reranker):
-            _WRITERS[chosen.backend](reranker, chosen.precision, aside, source_gguf)
         if chosen.backend != "fastembed":  # that one has a tokenizer of its own
             reranker.encoder.tokenizer.save_pretrained(aside)
         model: Any = reranker.backend.model  # type: ignore[attr-defined]
         model.config.save_pretrained(aside)  # the architecture's sizes, for `prorank bench`
+        with _own_attention(reranker), _ready_for(chosen, reranker):
+            _WRITERS[chosen.backend](reranker, chosen.precision, aside, source_gguf)
         if chosen.backend == "native" and reranker.cascade is not None:
             reranker.cascade.save(aside)
         files = {f.name: sha256_file(f) for f in sorted(aside.iterdir()) if f.suffix in _WEIGHTS}
@@ -307,10 +308,23 @@ def _gguf(reranker: Any, precision: str, folder: Path, source: Path | None) -> N
     )
 
 
+def _seq_cls(reranker: Any, _precision: str, folder: Path, _source: Path | None) -> None:
+    from prorank.export.seq_cls import write_score_template, write_seq_cls
+
+    encoder = reranker.encoder
+    pad = encoder.tokenizer.pad_token_id
+    pad = encoder.tokenizer.eos_token_id if pad is None else pad
+    if pad is None or encoder.suffix_ids[-1:] == [pad]:
+        raise ValueError("export: the tokenizer has no padding token, or the prompt ends with it")
+    write_seq_cls(reranker.backend.model, encoder.label_ids, int(pad), folder)
+    write_score_template(folder, encoder.template)
+
+
 _WRITERS: dict[str, Callable[[Any, str, Path, Path | None], None]] = {
     "native": _native,
     "openvino": _openvino,
     "onnx": _onnx,
     "fastembed": _fastembed,
     "llamacpp": _gguf,
+    "seq-cls": _seq_cls,
 }

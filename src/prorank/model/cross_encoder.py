@@ -8,7 +8,7 @@ from typing import Any
 
 from prorank.prompt.template import PromptTemplate
 
-__all__ = ["write_cross_encoder_layout"]
+__all__ = ["jinja_of", "write_cross_encoder_layout"]
 
 
 def write_cross_encoder_layout(
@@ -60,11 +60,15 @@ def write_cross_encoder_layout(
     )
     chat = folder / "chat_template.jinja"
     plain = chat.read_text("utf-8") if chat.is_file() else ""
-    chat.write_text(_jinja(template, plain), "utf-8")
+    chat.write_text(jinja_of(template, plain), "utf-8")
 
 
-def _jinja(template: PromptTemplate, plain: str) -> str:
-    """The template as jinja over messages with roles query and document (and system: the instruction)."""
+def jinja_of(template: PromptTemplate, plain: str = "") -> str:
+    """The template as jinja over messages with roles query and document (and system: the instruction).
+
+    Args:
+        plain: the jinja for messages without a query, such as the base's chat template.
+    """
     trim = " | trim" if template.strip else ""
     values = {"{query}": "query", "{document}": "document"}
     body = []

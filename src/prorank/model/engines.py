@@ -9,7 +9,7 @@ from prorank.model.manifest import Manifest
 
 __all__ = ["BACKENDS", "opened"]
 
-BACKENDS = ("native", "openvino", "onnx", "llamacpp")
+BACKENDS = ("native", "openvino", "onnx", "llamacpp", "seq-cls")
 """Backends of exported folders; ``torch`` runs everything else, ``remote:MODEL@URL`` asks a server."""
 
 
@@ -39,4 +39,8 @@ def opened(folder: Path, manifest: Manifest, max_length: int | None, *, caution:
         return LlamaCppBackend(folder / "model.gguf", manifest.label_ids, **options)
     if manifest.backend == "fastembed":
         raise ValueError(f"{folder} is made for fastembed: open it with prorank.integrations.fastembed.open_model")
+    if manifest.backend == "seq-cls":
+        from prorank.backends.seq_cls import SeqClsBackend
+
+        return SeqClsBackend(folder, **options)
     raise ValueError(f"{folder}: backend {manifest.backend!r} is none of torch, {', '.join(BACKENDS)}")

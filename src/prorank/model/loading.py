@@ -219,7 +219,7 @@ def _remote(name: str, where: str, options: LoadOptions) -> Parts:
 
     model, _, url = where.rpartition("@")
     if not model or not url.startswith(("http://", "https://")):
-        raise ValueError(f"backend remote: expected remote:MODEL@http(s)://HOST/v1, got {where!r}")
+        raise ValueError(f"backend remote: expected remote:MODEL@http(s)://HOST/v1 (or /classify), got {where!r}")
     base_name, _, manifest = read_adapter(name)
     tokenizer = load_tokenizer(base_name, local_files_only=options.local_files_only)
     frozen = resolve_template(_template(options, manifest), tokenizer)

@@ -40,8 +40,8 @@ class LoadOptions:
     """Template preset or JSON file (default: the model's own, else ours)."""
     backend: str = "auto"
     """What runs the model: auto (native for the built-in rerankers, else by the folder's contents), torch, native,
-    openvino, onnx, llamacpp, or remote:MODEL@URL for an OpenAI-compatible server with the same weights (the model then
-    provides only the tokenizer and template)."""
+    openvino, onnx, llamacpp, seq-cls, or remote:MODEL@URL for a server with the same weights (OpenAI-compatible, or
+    vLLM's /classify; the model then provides only the tokenizer and template)."""
     device: str | None = None
     """One of cpu, cuda and mps (default: the best available; all but cpu need PyTorch)."""
     dtype: Precision | None = None

@@ -21,6 +21,7 @@ from prorank.pipeline.checks import target_writable
 from prorank.pipeline.datasets import Prepared, datasets_there, list_source, load_dataset, load_excluded
 from prorank.pipeline.runs import MixtureRun, errors_name_fields, training_ready
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
+from prorank.training.processes import is_first
 from prorank.training.refine.config import TEACHER_LOSSES, RefineConfig
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def refine_on(prepared: Sequence[Prepared], run: RefineRun) -> Refined:
         base, encoder, mixture, config, Path(run.out), base_name=base_name, adapter=adapter, device=run.device,
         on_eval=held_out_evaluation(sources, config.held_out_queries, run.eval_top_k),
     )  # fmt: skip
-    if int(os.environ.get("RANK", "0")) != 0:
+    if not is_first():
         return Refined(result)
     return _reported(result, run, sources, base.sha256)
 

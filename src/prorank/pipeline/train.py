@@ -31,6 +31,7 @@ from prorank.pipeline.splits import remined, shortened, split_off
 from prorank.pipeline.warmup import WarmupRun, warmup_on
 from prorank.progress import system_progress
 from prorank.training.config import TrainingConfig
+from prorank.training.processes import is_first
 from prorank.training.refine.config import RefineConfig
 from prorank.training.warmup.config import WarmupConfig
 from prorank.types import Run
@@ -117,11 +118,14 @@ class Trained:
     evaluations: Sequence[Evaluation]
     """Of the first stage and the tested stages, one for each test set."""
     report: str
-    """Tables, and in plain words whether training helped; also in ``report.md``."""
+    """Tables, and in plain words whether training helped; also in ``report.md``. Empty, as ``evaluations``, in all but
+    the first of several processes."""
 
 
 def train(run: TrainRun) -> Trained:
     """Warm up, refine, test, report.
+
+    Of several processes (``accelerate launch``) all train, and the first one alone tests and reports.
 
     Raises:
         ValueError: bad input, found before any training; the message opens with the field.
@@ -132,12 +136,15 @@ def train(run: TrainRun) -> Trained:
     training_ready(run, "ir_measures")
     datasets_there(run.specs)
     prepared, tests = _prepared(run, blocks)
-    lists = [_lists(test.collection, run) for test in tests]
+    lists = [_lists(test.collection, run) for test in tests if is_first()]
     warmed_up = _warmed_up(run, prepared, out / "warmup")
     model = warmed_up
     for number, block in enumerate(blocks, 1):
         folder = out / f"refine-{number}-{block.name}" if len(blocks) > 1 else out / "refine"
-        model = _refined(run, block, prepared, model, folder, mined=out / f"mined-{number}")
+        own = "" if is_first() else f"-{os.environ['RANK']}"  # each process mines for itself
+        model = _refined(run, block, prepared, model, folder, mined=out / f"mined-{number}{own}")
+    if not is_first():
+        return Trained(model, warmed_up, [], "")
     evaluations = [_evaluate(*one, run, warmed_up, model) for one in zip(tests, lists, strict=True)]
 
     from prorank.pipeline.reports import training_report
@@ -202,17 +209,22 @@ def _step(
                 f"{section}.{name}: {folder} has ended with {was!r}, not {value!r}; choose another folder for the run "
                 "(--out), or remove that one"
             )
-        print(f"{folder}: done before", file=sys.stderr)
+        _say(f"{folder}: done before")
     else:
-        print(f"{folder}: {section}", file=sys.stderr)
+        _say(f"{folder}: {section}")
         work()
     return folder / ("best" if checkpoint == "best" and (folder / "best").is_dir() else "last")
+
+
+def _say(text: str) -> None:
+    if is_first():
+        print(text, file=sys.stderr)
 
 
 def _with_threshold(config: WarmupConfig, collection: Collection) -> WarmupConfig:
     graded = any(r not in (0, 1) for judged in collection.qrels.values() for r in judged.values())
     if config.relevance_threshold is None and graded:
-        print(f"{collection.name} is graded: warmup takes 1 and above as relevant", file=sys.stderr)
+        _say(f"{collection.name} is graded: warmup takes 1 and above as relevant")
         return replace(config, relevance_threshold=1)
     return config
 

@@ -23,6 +23,7 @@ from prorank.pipeline.candidates import lists_of, open_collection
 from prorank.pipeline.checks import collection_there, first_stage_known, target_writable
 from prorank.pipeline.runs import TrainingRun, errors_name_fields, training_ready
 from prorank.prompt.encoder import DEFAULT_MAX_LENGTH, PromptEncoder
+from prorank.training.processes import is_first
 from prorank.training.warmup.config import WarmupConfig
 from prorank.types import Run
 
@@ -129,7 +130,7 @@ def warmup_on(collection: Collection, run: WarmupRun) -> WarmedUp:
     result = train(base, encoder, sampler, config, Path(run.out), base_name=name, device=run.device)
     sha256 = base.sha256
     del base  # room for the two models of the analysis
-    if int(os.environ.get("RANK", "0")) != 0:
+    if not is_first():
         return WarmedUp(result)
     return _reported(result, run, sampler, candidates, sha256)
 

@@ -63,6 +63,7 @@ OPENED: dict[str, Callable[[Path, Path], Backend]] = {
     "OnnxBackend": exported("onnx", "onnx", "onnxruntime"),
     "OpenVinoBackend": exported("openvino-f32", "openvino"),
     "RemoteBackend": remote,
+    "SeqClsBackend": exported("seq-cls"),
     "TorchBackend": torch,
 }
 

@@ -26,6 +26,7 @@ from prorank.model.base import LoadedBase
 from prorank.prompt.encoder import PromptEncoder
 from prorank.reranker import Reranker
 from prorank.training.optimise import apply_gradients, learning_rate_at, summed
+from prorank.training.processes import open_accelerator
 from prorank.training.refine.config import RefineConfig
 from prorank.training.refine.learner import ListLearner, ListStatistics
 from prorank.training.refine.lists import Mixture, RankingList
@@ -100,12 +101,10 @@ def refine(
         ValueError: bad input, found before any work: see the message.
         KeyboardInterrupt: after Ctrl-C (or SIGTERM), once the state is saved.
     """
-    from accelerate import Accelerator
-
     encoder = reading_as(encoder, config)
     instructions = [source.instruction for source in mixture.sources]
     encode = training_encoder(encoder, base.model, config, instructions=instructions, section="refine")
-    accelerator = Accelerator(cpu=device == "cpu")
+    accelerator = open_accelerator(device)
     policy = build_policy(base, encoder, config, accelerator.device, adapter=adapter)
     session = Session(
         "refine", policy, encoder, config, out, RefineState(), accelerator=accelerator, base=base,

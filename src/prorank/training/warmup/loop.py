@@ -28,6 +28,7 @@ from prorank.model.base import LoadedBase
 from prorank.prompt.encoder import PromptEncoder
 from prorank.training.optimise import apply_gradients, learning_rate_at, summed
 from prorank.training.policy import Policy, check_packing
+from prorank.training.processes import open_accelerator
 from prorank.training.session import RunState, Session
 from prorank.training.setup import build_policy, reading_as, training_encoder
 from prorank.training.warmup.config import WarmupConfig
@@ -99,13 +100,11 @@ def warmup(
         ValueError: bad input, found before any work: see the message.
         KeyboardInterrupt: after Ctrl-C (or SIGTERM), once the state is saved.
     """
-    from accelerate import Accelerator
-
     rewards = resolve_rewards(config.reward_weights())
     encoder = reading_as(encoder, config)
     encode = training_encoder(encoder, base.model, config, answer_tokens=config.max_completion_tokens)
     held_out = sampler.held_out(config.held_out_queries)
-    accelerator = Accelerator(cpu=device == "cpu")
+    accelerator = open_accelerator(device)
     policy = build_policy(base, encoder, config, accelerator.device)
     session = Session(
         "warmup", policy, encoder, config, out, WarmupState(), accelerator=accelerator, base=base,
