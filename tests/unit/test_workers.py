@@ -46,7 +46,7 @@ def test_answers_errors_and_deaths(tmp_path: Path, caplog: pytest.LogCaptureFixt
         workers("die")
     assert workers("still here") == ("still here", 3)
     pids = [pid for pid in workers.pids if pid]
-    del workers
+    workers.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 

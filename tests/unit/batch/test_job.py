@@ -132,7 +132,9 @@ def test_a_run_with_a_beir_folder(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "corpus.jsonl", [{"_id": r["doc_id"], "text": r["text"]} for r in rows(7, 10)])
     write_jsonl(tmp_path / "queries.jsonl", [{"_id": f"q{q}", "text": f"query {q}"} for q in range(7)])
     (tmp_path / "r.trec").write_text("".join(f"{q} Q0 {d} 1 {-i} x\n" for i, (q, d, _) in enumerate(WANTED)))
-    done = score_pairs(ScoreRun(out=str(tmp_path / "o"), run=str(tmp_path / "r.trec"), data=str(tmp_path), engine="hash"))
+    done = score_pairs(
+        ScoreRun(out=str(tmp_path / "o"), run=str(tmp_path / "r.trec"), data=str(tmp_path), engine="hash")
+    )
     assert done.rows == 70
     run = read_run(tmp_path / "o" / "part-00000-00000.trec")
     assert {(q, d, s) for q, listed in run.items() for d, s in listed.items()} == set(WANTED)
