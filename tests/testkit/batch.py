@@ -27,7 +27,7 @@ def check(run: ScoreRun, options: LoadOptions) -> None:
 class HashEngine:
     """Margins are a hash of query and text; tasks come back the last first, within windows of three."""
 
-    def __init__(self, run: ScoreRun, options: LoadOptions) -> None:
+    def __init__(self, _: ScoreRun, options: LoadOptions) -> None:
         name = str(options.model or "hash")
         self.facts = Facts(name, "hash", f"fingerprint of {name}")
 

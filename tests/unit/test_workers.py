@@ -55,7 +55,7 @@ def test_what_cannot_be_opened_is_told_once() -> None:
         Workers(opener, [(-1,), (-1,)])
 
 
-def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
+def test_workers_end_with_a_driver_that_is_killed() -> None:
     import subprocess
     import sys
 

@@ -157,7 +157,8 @@ def test_bad_rows_are_told_before_anything_is_scored(tmp_path: Path, pairs: Path
     ("settings", "told"),
     [({"engine": "spark"}, "engine: expected local or ray"), ({"input": ["no-such"]}, "input: there is no file"),
      ({"input": None}, "input: give files"), ({"input": None, "run": "r"}, "run: needs corpus and queries"),
-     ({"part_rows": 0}, "part_rows must be at least 1"), ({"engine": "local", "address": "auto"}, "address: the engine")],
+     ({"part_rows": 0}, "part_rows must be at least 1"),
+     ({"engine": "local", "address": "auto"}, "address: the engine")],
 )  # fmt: skip
 def test_settings_are_told(tmp_path: Path, pairs: Path, settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
