@@ -27,7 +27,7 @@ from benchmarks.runs.collections import DATA
 from benchmarks.runs.results import COLLECTIONS, MEASURES, present, subset
 from benchmarks.runs.turns import ended
 from benchmarks.tables.writer import table
-from prorank.evaluate.journal import Journal, journal_key
+from prorank.journal import Journal, journal_key
 from prorank.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -37,10 +38,14 @@ def progress_bar(label: str, total: int | None, *, shown: bool = True) -> Iterat
 
 
 @contextlib.contextmanager
-def system_progress() -> Iterator[Callable[[str, int], Callable[[int, int], None]]]:
-    """A bar a system on stderr with rate and time left; where stderr is no terminal, such a line a minute."""
+def system_progress(unit: str = "queries") -> Iterator[Callable[[str, int], Callable[[int, int], None]]]:
+    """A bar a system on stderr with rate and time left; where stderr is no terminal, such a line a minute.
+
+    Args:
+        unit: what is counted.
+    """
     if not sys.stderr.isatty():
-        yield _lines
+        yield functools.partial(_lines, unit=unit)
         return
     from rich.console import Console
     from rich.progress import (
@@ -63,12 +68,12 @@ def system_progress() -> Iterator[Callable[[str, int], Callable[[int, int], None
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
 
-        def on_system(name: str, queries: int) -> Callable[[int, int], None]:
-            task = bars.add_task(name, total=queries, rate="")
+        def on_system(name: str, total: int) -> Callable[[int, int], None]:
+            task = bars.add_task(name, total=total, rate="")
 
             def on_query(done: int, resumed: int) -> None:
                 speed = bars.tasks[task].speed
-                rate = f"{speed:.2f} queries/s" if speed else ""
+                rate = f"{speed:.2f} {unit}/s" if speed else ""
                 words = f"{rate} ({resumed} resumed)" if resumed else rate
                 bars.update(task, completed=done, rate=words)
 
@@ -77,7 +82,7 @@ def system_progress() -> Iterator[Callable[[str, int], Callable[[int, int], None
         yield on_system
 
 
-def _lines(name: str, queries: int) -> Callable[[int, int], None]:
+def _lines(name: str, total: int, *, unit: str) -> Callable[[int, int], None]:
     started = said = time.monotonic()
 
     def on_query(done: int, resumed: int) -> None:
@@ -85,8 +90,8 @@ def _lines(name: str, queries: int) -> Callable[[int, int], None]:
         now = time.monotonic()
         if done > resumed and now - said >= _PAUSE:
             said, rate = now, (done - resumed) / (now - started)
-            left = (queries - done) / rate / 60
-            words = f"{name}: {done} of {queries} queries, {rate:.2f} queries/s, {left:.0f} min left"
+            left = (total - done) / rate / 60
+            words = f"{name}: {done} of {total} {unit}, {rate:.2f} {unit}/s, {left:.0f} min left"
             print(words, file=sys.stderr, flush=True)
 
     return on_query

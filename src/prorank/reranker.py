@@ -18,6 +18,7 @@ from prorank.model.hub import check_repository, push_folder
 from prorank.model.loading import load_parts
 from prorank.model.manifest import Manifest
 from prorank.model.options import LoadOptions, keywords_of
+from prorank.model.pooled import load_pooled
 from prorank.pair_cache import open_pair_cache
 from prorank.pair_scorer import PairScorer
 from prorank.progress import progress_bar
@@ -67,7 +68,8 @@ class Reranker(PairScorer):
         """:meth:`from_pretrained` with its arguments in one object."""
         name = os.fspath(options.model) if options.model is not None else default_model()
         pair_cache = None if options.pair_cache is None else open_pair_cache(os.fspath(options.pair_cache))
-        parts = load_parts(name, options)
+        several = options.processes is not None or options.devices is not None
+        parts = (load_pooled if several else load_parts)(name, options)
         return cls(
             parts.backend,
             parts.encoder,

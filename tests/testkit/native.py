@@ -68,3 +68,32 @@ def write_random(
     save_file(tensors, folder / engine.WEIGHTS, metadata={name: str(value) for name, value in facts.items()})
     save_file({"rows": floats(2, hidden), "bias": np.zeros(2, np.float32)}, folder / HEAD)
     return tensors
+
+
+def small_native(folder: Path) -> Path:
+    """An exported folder of our own engine with random weights, which opens without PyTorch and transformers."""
+    import json
+
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    from prorank.files import sha256_file
+    from prorank.model.manifest import Manifest, write_manifest
+    from prorank.prompt.presets import PRESETS
+    from testkit.tiny_tokenizers import SPECIAL, TEXTS
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        TEXTS, trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIAL, initial_alphabet=alphabet)
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_random(folder, vocabulary=tokenizer.get_vocab_size())
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 128}), "utf-8")
+    ids = [tokenizer.token_to_id(word) for word in ("0", "1")]
+    files = {file.name: sha256_file(file) for file in sorted(folder.glob("*.safetensors"))}
+    manifest = Manifest(PRESETS["prorank"], (ids[0], ids[1]), backend="native", precision="int8", files=files)
+    write_manifest(folder, manifest)
+    return folder

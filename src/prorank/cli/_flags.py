@@ -27,8 +27,9 @@ T = TypeVar("T")
 Parser = argparse.ArgumentParser | argparse._ArgumentGroup
 
 _METAVARS = {
-    "adapter": "DIR", "data": "PATH", "exclude": "PATH[:SPLIT]", "first_stage": "SPEC", "instruction": "TEXT",
-    "out": "DIR", "pair_cache": "WHERE", "records": "FILE", "teacher": "SPEC", "test": "PATH[:SPLIT]",
+    "adapter": "DIR", "address": "HOST:PORT", "corpus": "FILE", "data": "PATH", "exclude": "PATH[:SPLIT]",
+    "first_stage": "SPEC", "instruction": "TEXT", "out": "DIR", "pair_cache": "WHERE", "queries": "FILE",
+    "records": "FILE", "run": "FILE", "teacher": "SPEC", "test": "PATH[:SPLIT]",
 }  # fmt: skip
 """What the help calls a text; NAME where none is given here."""
 

@@ -100,8 +100,8 @@ def _collected(args: argparse.Namespace) -> Path:
 def _seen(args: argparse.Namespace, jobs: list[Candidates], reranker: Any, layers: list[int]) -> list[Seen]:
     """Features and margins, with progress; a query that was collected before is read."""
     from prorank.early_exit.fit import Seen, collect
-    from prorank.evaluate.journal import journal_key
     from prorank.files import atomic_file
+    from prorank.journal import journal_key
 
     kept = _collected(args)
     kept.mkdir(parents=True, exist_ok=True)

@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="SYSTEM", help="also compare with this system, by its name in the table")
     parser.add_argument("--max-queries", type=positive, metavar="N", help="use only the first N queries (for a trial)")
     parser.add_argument("--restart", action="store_true", help="discard an interrupted or older run")
-    add_model_arguments(parser, model=False)
+    add_model_arguments(parser, model=False, several=True)
 
 
 def run(args: argparse.Namespace) -> int:

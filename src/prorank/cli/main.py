@@ -16,6 +16,7 @@ __all__ = ["COMMANDS", "build_parser", "main"]
 
 COMMANDS: dict[str, str] = {
     "rank": "rerank documents for a query",
+    "score": "score millions of pairs in several processes or on a Ray cluster, in parts that survive a kill",
     "models": "list built-in models, template presets and the cache",
     "evaluate": "measure rerankers on a collection, with intervals, tests and cost",
     "compare": "compare finished evaluations with paired tests",

@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,12 @@ def read_trec_lists(
     Raises:
         ValueError: the run names a query or a document that is not there, or one id names two different documents.
     """
-    documents = _by_id(*_numbered(corpus))
-    if not documents:
+    lists = read_run(run)
+    path, numbered = _numbered(corpus)
+    documents = _by_id(path, numbered, {doc_id for ranked in lists.values() for doc_id in ranked})
+    if not documents and next(_numbered(corpus)[1], None) is None:
         raise ValueError(f"--corpus {corpus}: there is no document in it")
-    for query_id, ranked in read_run(run).items():
+    for query_id, ranked in lists.items():
         if query_id not in queries:
             raise ValueError(f"--run {run}: query {query_id!r} is not among the queries")
         missing = [doc_id for doc_id in ranked if doc_id not in documents]
@@ -106,10 +108,12 @@ def _for_trec(path: Path, numbered: _Numbered) -> Iterator[Document]:
         yield document
 
 
-def _by_id(path: Path, numbered: _Numbered) -> dict[str, Document]:
-    """The same text under the same id may be repeated."""
+def _by_id(path: Path, numbered: _Numbered, wanted: Container[str] | None = None) -> dict[str, Document]:
+    """The same text under the same id may be repeated. With ``wanted``, others are read and not kept."""
     found: dict[str, Document] = {}
     for number, document in numbered:
+        if wanted is not None and document.doc_id not in wanted:
+            continue
         if found.setdefault(document.doc_id, document) != document:
             raise malformed(path, number, f"the id {document.doc_id!r} names two different texts")
     return found

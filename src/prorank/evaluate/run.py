@@ -18,10 +18,10 @@ import numpy as np
 
 from prorank.data.collection import Collection
 from prorank.data.trec import write_run
-from prorank.evaluate.journal import Journal, journal_key
 from prorank.evaluate.metrics import count_ties, ranked
 from prorank.evaluate.record import peak_memory_mib, reset_peak_memory
 from prorank.evaluate.systems import System
+from prorank.journal import Journal, journal_key
 from prorank.types import Run
 
 __all__ = ["Outcome", "outcome_of_run", "run_system", "slug"]

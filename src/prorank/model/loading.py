@@ -180,7 +180,7 @@ def early_exits(backend: Backend, cascade: Cascade) -> EarlyExit:
         ValueError: the backend, or the architecture, cannot stop half way.
     """
     if not backend.capabilities.layers:
-        raise ValueError(f"cascade: backend {backend.name} cannot stop half way; torch and native can")
+        raise ValueError(f"cascade: backend {backend.name} cannot stop half way; torch and native can, in one process")
     from prorank.backends.native.engine import NativeBackend
 
     if isinstance(backend, NativeBackend):

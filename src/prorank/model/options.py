@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
@@ -56,7 +56,11 @@ class LoadOptions:
     batch_tokens: int | None = None
     """Own tokens per forward pass (default: 1024, native 256, OpenVINO 128 or 256, on a GPU 16384)."""
     threads: int | None = None
-    """CPU threads (default: all cores)."""
+    """CPU threads (default: all cores; of several processes, each its share of them)."""
+    processes: int | None = None
+    """Processes that share the work, each with its own copy of the model (default: this one alone)."""
+    devices: Sequence[str] | None = None
+    """Devices that share the work, with a process for each, such as cuda:0 and cuda:1."""
     pair_cache: str | os.PathLike[str] | None = None
     """Keep the scores of pairs for when they come again: memory (memory:N for N pairs), or a SQLite file that lasts
     (default: keep none)."""

@@ -140,8 +140,11 @@ def backend_runs(backend: str) -> None:
 def models_known(options: LoadOptions, names: Sequence[str | None], field: str = "model") -> list[Manifest | None]:
     """The models, and what the options name beside them; the options' own model is not looked at."""
     from prorank.model.loading import check_backend
+    from prorank.model.processes import each_process
 
     check_backend(options.backend)
+    if options.processes is not None or options.devices is not None:
+        each_process(options)
     if not isinstance(options.template, PromptTemplate):
         template_known("template", options.template)
     adapter = options.adapter

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 from prorank.prompt.encoded import Encoded
@@ -88,6 +89,14 @@ class PromptEncoder:
             raise TemplateError(
                 f"max_length {max_length} is too small: template {template.name!r} alone takes {fixed} tokens"
             )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes, which make it anew."""
+        again = partial(
+            PromptEncoder, max_length=self.max_length, query_max_length=self.query_max_length,
+            document_max_length=self.document_max_length, long_documents=self.long_documents,
+        )  # fmt: skip
+        return again, (self.tokenizer, self.template)
 
     def encode(
         self,

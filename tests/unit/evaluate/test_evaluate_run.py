@@ -18,11 +18,11 @@ from prorank.data import read_run
 from prorank.data.collection import Collection
 from prorank.evaluate.compare import compare, read_finished
 from prorank.evaluate.evaluation import Peer, evaluate
-from prorank.evaluate.journal import Journal
 from prorank.evaluate.record import append_record, read_records
 from prorank.evaluate.results import Options
 from prorank.evaluate.run import run_system, slug
 from prorank.evaluate.systems import BiEncoderSystem, CrossEncoderSystem, RerankerSystem, Scored
+from prorank.journal import Journal
 from prorank.types import Document, Query
 
 pytest.importorskip("ir_measures")

@@ -1,4 +1,4 @@
-"""The progress of a long run on disk: one JSON line a query, appended, so that kill -9 loses at most one query.
+"""The progress of a long run on disk: one JSON line a finished piece, appended, so that kill -9 loses at most one.
 
 The first line names what the run depends on; a journal of another run is never continued. A last line without its
 line end (the process died while writing) is cut off; a damaged line elsewhere is an error.
@@ -26,19 +26,24 @@ def journal_key(parts: Mapping[str, Any]) -> str:
 
 
 class Journal:
-    """An append-only file of finished queries; a context manager, because the file stays open and locked.
+    """An append-only file of finished pieces; a context manager, because the file stays open and locked.
 
     Args:
         path: made where it is not there.
         key: of :func:`journal_key`.
+        facts: the parts of the key by name, as texts: a refusal then says which of them differ.
+        what: what a refusal calls the work.
         restart: throw an old journal away.
 
     Raises:
         ValueError: the journal belongs to another run, a line is damaged, or another process is writing it.
     """
 
-    def __init__(self, path: Path, key: str, *, restart: bool = False) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, key: str, *, facts: Mapping[str, str] | None = None, what: str = "evaluation",
+        restart: bool = False,
+    ) -> None:  # fmt: skip
+        self.path, self._facts, self._what = path, dict(facts or {}), what
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "a+b")  # noqa: SIM115  open for as long as the journal is
         try:
@@ -51,7 +56,7 @@ class Journal:
             raise
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Add one finished query; on disk when this returns."""
+        """Add one finished piece; on disk when this returns."""
         self._write(entry)
         self.entries.append(dict(entry))
 
@@ -81,7 +86,7 @@ class Journal:
             self._file.truncate(len(whole))
         lines = whole.splitlines()
         if not lines:
-            self._write({"journal": _VERSION, "key": key})
+            self._write({"journal": _VERSION, "key": key, **({"facts": self._facts} if self._facts else {})})
             return []
         entries = []
         for number, line in enumerate(lines, 1):
@@ -93,10 +98,18 @@ class Journal:
             entries.append(entry)
         if entries[0].get("journal") != _VERSION or entries[0].get("key") != key:
             raise ValueError(
-                f"out: {self.path} belongs to another evaluation (model, data, candidates or settings differ); "
-                "choose another folder, or start over with --restart"
+                f"out: {self.path} belongs to another {self._what} ({self._difference(entries[0])}); choose another "
+                "folder, or start over with --restart"
             )
         return entries[1:]
+
+    def _difference(self, header: Mapping[str, Any]) -> str:
+        before = header.get("facts") or {}
+        changed = [name for name, value in self._facts.items() if name in before and before[name] != value]
+        if not changed:
+            return "model, data, candidates or settings differ"
+        shown = [f"{name} was {before[name]}, is {self._facts[name]}" for name in changed]
+        return "; ".join(shown)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(entry, ensure_ascii=True).encode() + b"\n")

@@ -1,0 +1,32 @@
+"""A model in several processes: the parts of a reranker, whose backend asks workers. This process loads no weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from prorank.backends.pooled import PooledBackend, answering
+from prorank.model.loading import Parts, load_parts
+from prorank.model.options import LoadOptions
+from prorank.model.processes import each_process, thread_variables
+from prorank.workers import Workers
+
+__all__ = ["load_pooled"]
+
+
+def load_pooled(name: str, options: LoadOptions) -> Parts:
+    """:func:`prorank.model.loading.load_parts` for options with ``processes`` or ``devices``.
+
+    Raises:
+        ValueError: they do not fit this machine, or the model cannot be loaded.
+    """
+    each = each_process(options)
+    workers = Workers(_open, [(name, one) for one in each], environment=thread_variables(each[0]))
+    parts, backend, capabilities = workers.hello
+    return Parts(PooledBackend(workers, backend, capabilities), *parts)
+
+
+def _open(name: str, options: LoadOptions) -> tuple[Any, Any]:
+    """A worker: all parts but the backend go to the process that asks."""
+    backend, *others = load_parts(name, replace(options, pair_cache=None))
+    return (others, backend.name, backend.capabilities), answering(backend)
