@@ -26,7 +26,7 @@ def main() -> int:
     args = parser.parse_args()
 
     from prorank import Reranker
-    from prorank.export.targets import compare, parity_texts
+    from prorank.export.parity import compare, parity_texts
 
     try:
         ours = Reranker.from_pretrained(args.model)

@@ -146,7 +146,7 @@ def test_the_parity_report_needs_no_scipy():
     """Kendall's tau-b against scipy's, with ties and without."""
     import numpy as np
 
-    from prorank.export.targets import kendall_tau
+    from prorank.export.parity import kendall_tau
 
     stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(0)

@@ -22,8 +22,9 @@ from prorank.early_exit.native import NativeEarlyExit
 from prorank.early_exit.readouts import Cascade
 from prorank.early_exit.scoring import score_cascade
 from prorank.early_exit.torch import TorchEarlyExit
+from prorank.export.parity import parity_texts
 from prorank.export.rounding import spread_by_hadamard
-from prorank.export.targets import export, parity_texts
+from prorank.export.targets import export
 from prorank.types import EncodedGroup
 from testkit.native import COMMON, each_level, runs_here
 from testkit.small_texts import DOCUMENTS, QUERY

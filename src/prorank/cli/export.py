@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     """Load in float32, write, open the result, compare."""
     if args.dtype not in (None, "auto", "float32"):
         raise ValueError(f"--dtype: an export starts from float32 weights, got {args.dtype}; --to says the precision")
-    from prorank.export.targets import TARGETS, check_target, compare, export, opened, parity_texts, write_parity
+    from prorank.export.parity import compare, parity_texts, write_parity
+    from prorank.export.targets import TARGETS, check_target, export, opened
     from prorank.model.card import CardFacts
     from prorank.model.hub import check_repository, push_folder
 

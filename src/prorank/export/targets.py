@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prorank._optional import check
+from prorank.export.parity import Scores, parity_texts
 from prorank.files import atomic_folder, sha256_file
 from prorank.model.card import CardFacts, write_card
 from prorank.model.manifest import MANIFEST, write_manifest
@@ -20,18 +17,7 @@ from prorank.model.manifest import MANIFEST, write_manifest
 if TYPE_CHECKING:
     from prorank.reranker import Reranker
 
-__all__ = [
-    "TARGETS",
-    "Parity",
-    "Target",
-    "check_target",
-    "compare",
-    "export",
-    "kendall_tau",
-    "opened",
-    "parity_texts",
-    "typical_run",
-]
+__all__ = ["TARGETS", "Target", "check_target", "export", "opened", "typical_run"]
 
 
 class Target(NamedTuple):
@@ -56,23 +42,6 @@ TARGETS: dict[str, Target] = {
     "seq-cls": Target("seq-cls", "float32", "one score a prompt, for AutoModelForSequenceClassification and vLLM"),
     "merged": Target("torch", "", "one whole checkpoint: adapters merged, in transformers' and CrossEncoder's layout"),
 }
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How an export's margins agree with the checkpoint's in float32 on the same pairs."""
-
-    pairs: int
-    max_difference: float
-    """Largest absolute difference of a margin."""
-    mean_difference: float
-    """Mean absolute difference."""
-    spread: float
-    """Standard deviation of the reference's margins: what the differences are to be seen against."""
-    kendall_tau: float
-    """Mean over queries of Kendall's tau-b between the two orders; 1 is the same order."""
-    same_best: float
-    """Share of queries whose first document is the same."""
 
 
 def export(
@@ -193,12 +162,6 @@ def _prompts(reranker: Reranker, queries: int, documents: int) -> list[list[int]
     return [[*group.prefix_ids, *own] for group in groups for own in group.own_ids]
 
 
-class Scores(Protocol):
-    """The part of a reranker that a comparison needs."""
-
-    def margins(self, query: str, documents: Sequence[str]) -> npt.NDArray[np.float32]: ...
-
-
 def opened(target: str, folder: Path, threads: int | None = None) -> Scores:
     """What an export scores with."""
     if TARGETS[target].backend == "fastembed":
@@ -208,61 +171,6 @@ def opened(target: str, folder: Path, threads: int | None = None) -> Scores:
     from prorank.reranker import Reranker
 
     return Reranker.from_pretrained(folder, threads=threads)
-
-
-def compare(reference: Scores, exported: Scores, texts: Mapping[str, Sequence[str]]) -> Parity:
-    """Score every query's documents with both.
-
-    Args:
-        texts: query -> at least two documents.
-    """
-    ours: list[npt.NDArray[np.float32]] = []
-    theirs: list[npt.NDArray[np.float32]] = []
-    for query, documents in texts.items():
-        ours.append(reference.margins(query, list(documents)))
-        theirs.append(exported.margins(query, list(documents)))
-    differences = np.abs(np.concatenate(ours) - np.concatenate(theirs))
-    taus = [kendall_tau(a, b) for a, b in zip(ours, theirs, strict=True)]
-    return Parity(
-        len(differences),
-        float(differences.max()),
-        float(differences.mean()),
-        float(np.concatenate(ours).std()),
-        float(np.mean(taus)),
-        float(np.mean([a.argmax() == b.argmax() for a, b in zip(ours, theirs, strict=True)])),
-    )
-
-
-def kendall_tau(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Kendall's tau-b of two rows of scores; pairs are counted one by one, so it is for lists, not for millions.
-
-    Source: Kendall, "The treatment of ties in ranking problems", Biometrika 33 (1945). NaN where a row is all ties.
-    """
-    left, right = (np.sign(np.subtract.outer(x, x)) for x in (np.asarray(a, np.float64), np.asarray(b, np.float64)))
-    pairs = np.sqrt(np.square(left).sum() * np.square(right).sum())
-    return float((left * right).sum() / pairs) if pairs else float("nan")
-
-
-def write_parity(folder: Path, parity: Parity, reference: str) -> None:
-    """Keep the report beside the weights, as ``parity.json``."""
-    from prorank.files import write_atomic
-
-    write_atomic(folder / "parity.json", json.dumps({"reference": reference, **asdict(parity)}, indent=2) + "\n")
-
-
-def parity_texts(queries: int = 6, documents: int = 20) -> dict[str, list[str]]:
-    """Queries with documents of very different lengths, from the built-in collection: no download, the same everywhere
-    for one version of Python."""
-    from prorank.data.load import load_collection
-
-    collection = load_collection("stdlib", "test")
-    texts = [document.content for document in collection.documents.values()]
-    chosen = list(collection.queries.values())[:: max(1, len(collection.queries) // queries)][:queries]
-    step = max(1, len(texts) // (queries * documents))
-    return {
-        query.text: [texts[(i * documents + j) * step % len(texts)] for j in range(documents)]
-        for i, query in enumerate(chosen)
-    }
 
 
 _WEIGHTS = (".bin", ".xml", ".onnx", ".data", ".gguf", ".safetensors")

@@ -74,7 +74,8 @@ def test_every_class_that_gives_label_logits_is_tested_here() -> None:
         for name, one in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             if hasattr(one, "label_logits") and not inspect.isabstract(one):
                 found.add(name)
-    assert found == set(OPENED)
+    # Backend is the protocol; PooledBackend runs others in processes and has its own tests (test_engines.py).
+    assert found - {"Backend", "PooledBackend"} == set(OPENED)
 
 
 @pytest.mark.parametrize("name", OPENED)

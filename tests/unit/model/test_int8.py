@@ -218,8 +218,16 @@ def test_scales_beside_the_adapter_are_those_of_smoothing(
                 np.testing.assert_allclose(found, wanted.numpy(), atol=2e-3 * most, err_msg=name)  # float16: 1e-3
                 np.testing.assert_array_equal(ours.read(name, 1, 5), found[1:5])
                 changed += not np.array_equal(found, FolderWeights(Path(base_name)).read(name))
-    assert changed == len(model.base_model.layers) * 10  # 7 weights, 2 norms, the values' biases
+    assert changed == len(model.base_model.layers) * 9  # 7 weights, 2 norms; the biases are zeros here
     scales = load_file(folder / FILE)
+
+    class Biased(FolderWeights):
+        def read(self, name: str, start: int = 0, stop: int | None = None) -> Any:
+            found = super().read(name, start, stop)
+            return np.ones_like(found) if name.endswith("v_proj.bias") else found
+
+    found = Smoothed(Biased(Path(base_name)), folder / FILE).read("model.layers.1.self_attn.v_proj.bias")
+    np.testing.assert_allclose(found, 1 / scales["layers.1.values"].astype(np.float32), rtol=1e-6)
     save_file({**scales, "layers.1.up": scales["layers.1.up"][:5]}, folder / FILE)
     with pytest.raises(BaseError, match=r"smoothing.safetensors: layers\.1\.up is missing, of another size"):
         Smoothed(FolderWeights(Path(base_name)), folder / FILE)
