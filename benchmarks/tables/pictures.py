@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.tables.records import last_results
+from benchmarks.tables.records import last_results, manifest
 from benchmarks.tables.writer import DOCS, Tables, records
 from prorank.evaluate.pictures import QualityPoint, quality_against_latency, score_histograms
 from prorank.evaluate.significance import Interval
@@ -24,7 +24,7 @@ def pipeline() -> str:
     figure = Figure(420, 480, label="From a base to a reranker, and from a query to an order")
     training = [
         ("base", "a small language model"),
-        ("warmup", 'GRPO teaches the answers "0" and "1"'),
+        ("warmup", 'GRPO: answer "0" or "1"'),
         ("refine", "lists teach finer margins"),
         ("evaluate", "intervals and paired tests"),
         ("export", "int8, ONNX, OpenVINO, GGUF"),
@@ -62,11 +62,11 @@ def quality_speed() -> str:
         seconds = statistics.mean(timed) if timed and None not in timed else None
         interval = Interval(figures["mean"], figures["low"], figures["high"])
         points.append(QualityPoint(SHORT[name], interval, seconds))
-    return quality_against_latency(points, "nDCG@10, average of three collections")
+    return quality_against_latency(points, "mean nDCG@10")
 
 
-SHORT = {"bm25": "BM25, the first stage", "minilm": "MiniLM, embedded", "refined": "ProRank, PyTorch"}
-"""System -> its name in the picture; MiniLM's documents are embedded beforehand."""
+SHORT = {"bm25": "BM25", "minilm": "MiniLM", "refined": "ProRank"}
+"""System -> its name in the picture."""
 
 
 def scores() -> str:
@@ -86,7 +86,8 @@ def learning() -> str:
     """Held-out measures of both stages over the steps: of recorded runs, else at the ends of the shipped model's."""
     found = {line["stage"]: line for line in records("learning.jsonl")}
     charts = []
-    shipped = records("training.jsonl")
+    base = (manifest() or {}).get("base_sha256")
+    shipped = [line for line in records("training.jsonl") if line["base_sha256"] == base]
     if "warmup" in found:
         points = found["warmup"]["points"]
         charts.append(curves("warmup: steps", {title: [(p["step"], p[name]) for p in points if name in p]

@@ -72,7 +72,7 @@ class Figure:
         for value in values:
             self.line(self.left, scale(value), self.right, scale(value), "grid")
             self.text(self.left - 8, scale(value) + 4, number(value), anchor="end")
-        x, y = self.left - 40, (self.top + self.bottom) / 2
+        x, y = self.left - 46, (self.top + self.bottom) / 2
         self._parts.append(
             f'<text class="label" text-anchor="middle" transform="translate({_n(x)} {_n(y)}) rotate(-90)">'
             f"{escape(name)}</text>"
