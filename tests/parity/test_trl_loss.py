@@ -147,7 +147,8 @@ def test_loss_and_gradients_equal_trl(case, tmp_path, loss_type, beta):
     )  # fmt: skip
     theirs.backward()
 
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+    # Terms of size 1 that nearly cancel: their sum carries float32's rounding of 1, 1.2e-7, a few times over.
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     gradients = {name: p.grad for name, p in other.model.named_parameters() if p.grad is not None}
     assert len(gradients) > 10
     for name, parameter in ours_model.named_parameters():
