@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 from prorank import Reranker
 from prorank.backends.native import engine as native_engine
@@ -47,9 +48,9 @@ def light_modules() -> set[str]:
         if name in found:
             continue
         found.add(name)
-        for line in importlib.metadata.requires(name) or []:
-            if ";" not in line:
-                waiting.append(re.split(r"[^\w.-]", line)[0])
+        for line in map(Requirement, importlib.metadata.requires(name) or []):
+            if line.marker is None or line.marker.evaluate({"extra": ""}):
+                waiting.append(line.name)
     assert not found & {"torch", "transformers", "peft", "scipy", "gguf"}
     homes = importlib.metadata.packages_distributions()
     named = {re.sub("[-_.]+", "-", name).lower() for name in found}

@@ -216,7 +216,7 @@ def test_fields_of_a_run_hold_for_data_by_path_and_a_spec_says_its_own():
         ("train", TrainRun, {"warmup", "refine", "blocks"}),
         ("warmup", WarmupRun, {"warmup"}),
         ("refine", RefineRun, {"refine"}),
-        ("rank", LoadOptions, {"local_files_only", "share_prefix"}),
+        ("rank", LoadOptions, {"local_files_only", "share_prefix", "processes", "devices"}),
     ],
 )
 def test_every_field_is_a_flag_with_the_same_words(command, cls, not_flags):

@@ -64,7 +64,7 @@ def test_every_command_on_every_page_is_one(page: Path) -> None:
             found = re.match(r"(?:.*\| |[A-Z]+=\S+ )?prorank (\w+)( .*|$)", line)
             if not found or found[1] not in COMMANDS or "..." in line.replace('"..."', ""):
                 continue
-            words = shlex.split(found[2].partition(" > ")[0].partition(" | ")[0], comments=True)
+            words = shlex.split(re.split(r" > | \| | &$", found[2])[0], comments=True)
             try:
                 build_parser(found[1]).parse_args(words)
             except SystemExit:
