@@ -28,7 +28,7 @@ from prorank.data.collection import Collection  # noqa: E402
 from prorank.data.first_stage import first_stage  # noqa: E402
 from prorank.data.load import load_collection  # noqa: E402
 from prorank.data.overlap import find_overlap, without  # noqa: E402
-from prorank.data.trec import read_run, write_run  # noqa: E402
+from prorank.data.trec import write_run  # noqa: E402
 from prorank.types import Run  # noqa: E402
 
 MEASURED = ("dl19:test", "scifact:test", "nfcorpus:test", "cosqa:dev", "wikiqa:dev", "xquad-zh:test")
@@ -95,24 +95,22 @@ def _queries(collection: Collection, source: Source, seed: int) -> Collection:
 
 def _lists(collection: Collection, source: Source, seed: int) -> tuple[Run, dict[str, Run]]:
     """Of each query's candidates an even share of every stretch, every labelled one, and scores of those chosen."""
-    stage = _known(_given(collection, source), collection)
-    strong = collection.runs.get("teacher-splade")
-    teacher = _known(read_run(strong), collection) if strong else {}
+    stage = first_stage(source.first_stage, collection, source.depth)
+    taught = "teacher-splade" in collection.runs
+    teacher = first_stage("given:teacher-splade", collection, source.depth) if taught else {}
     lists: Run = {}
     labels: Run = {}
     scored: Run = {}
     for query_id in collection.queries:
         # A teacher's order where there is one: the lists shall span its scores.
-        order = list(teacher.get(query_id) or stage.get(query_id, {}))
-        order += [doc_id for doc_id in stage.get(query_id, {}) if doc_id not in set(order)]
-        order = order[: source.depth]
+        order = list(dict.fromkeys([*teacher.get(query_id, ()), *stage.get(query_id, ())]))[: source.depth]
         relevant = _labelled(collection, query_id, source)
         wanted = set(_spread(order, source.candidates, random.Random(f"{seed}:{query_id}")))
         if relevant:
             kept = [doc_id for doc_id in relevant if doc_id in order or len(relevant) <= 2][: source.candidates // 2]
             wanted |= set(kept)
         taken = [doc_id for doc_id in order if doc_id in wanted]
-        taken += [doc_id for doc_id in relevant if doc_id in wanted and doc_id not in set(order)]
+        taken += [doc_id for doc_id in relevant if doc_id in wanted.difference(order)]
         if len(taken) < 4:
             continue
         lists[query_id] = {doc_id: float(-rank) for rank, doc_id in enumerate(taken)}
@@ -122,18 +120,6 @@ def _lists(collection: Collection, source: Source, seed: int) -> tuple[Run, dict
             lowest = min(teacher[query_id].values())
             scored[query_id] = {doc_id: teacher[query_id].get(doc_id, lowest) for doc_id in taken}
     return lists, {name: run for name, run in (("labels", labels), ("teacher-splade", scored)) if run}
-
-
-def _given(collection: Collection, source: Source) -> Run:
-    """The collection's own run, also where passages of it were left out; else the first stage."""
-    kind, _, name = source.first_stage.partition(":")
-    if kind == "given":
-        return read_run(collection.runs[name])
-    return first_stage(source.first_stage, collection, source.depth)
-
-
-def _known(run: Run, collection: Collection) -> Run:
-    return {q: {d: score for d, score in scores.items() if d in collection.documents} for q, scores in run.items()}
 
 
 def _labelled(collection: Collection, query_id: str, source: Source) -> list[str]:

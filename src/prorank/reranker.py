@@ -22,7 +22,7 @@ from prorank.model.pooled import load_pooled
 from prorank.pair_cache import open_pair_cache
 from prorank.pair_scorer import PairScorer
 from prorank.progress import progress_bar
-from prorank.prompt.sentences import sentences, without
+from prorank.prompt.sentences import sentence_weights, sentences, without
 from prorank.ranking import Collected, Ranking, Thresholds, best_places, check_count, document_blocks
 from prorank.types import DocumentLike, RankResult, SentenceWeight
 
@@ -175,10 +175,7 @@ class Reranker(PairScorer):
         places = sentences(text)
         shorter = [without(text, place) for place in places]
         margins = self.margins_of(self.encode(query, shorter, instruction, max_chunks=max_chunks))
-        return tuple(
-            SentenceWeight(text[begin:end], begin, end, margin - float(other))
-            for (begin, end), other in zip(places, margins, strict=True)
-        )
+        return sentence_weights(text, places, margin, margins)
 
     async def arank(self, query: str, documents: Iterable[DocumentLike], **options: Any) -> Ranking:
         """:meth:`rank` in a thread: the event loop stays free."""

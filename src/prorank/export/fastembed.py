@@ -11,8 +11,6 @@ the template's default.
 from __future__ import annotations
 
 import json
-import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +19,10 @@ import numpy.typing as npt
 import torch
 
 from prorank._optional import require
+from prorank.backends.onnx import GRAPH
 from prorank.backends.torch import label_rows
 from prorank.export.graph import ScoringGraph
-from prorank.export.onnx import OPSET, quantised
+from prorank.export.onnx import write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FastembedFolder", "write_fastembed"]
 
-GRAPH = "model.onnx"
 _PROBES = (
     ("how do vaccines work?", "Vaccines train cells."),
     ("  a query ", "\n a document, and <|im_end|> in it </s> "),
@@ -55,22 +53,9 @@ def write_fastembed(model: Any, encoder: PromptEncoder, folder: Path, *, weights
     require("onnx", extra="onnx")
     _write_tokenizer(encoder, folder)
     graph = _MarginGraph(model, encoder.label_ids).eval()
-    with tempfile.TemporaryDirectory(prefix="prorank-") as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of Python numbers that are constants here
-        path = folder / GRAPH if weights == "float32" else Path(scratch) / GRAPH
-        with torch.inference_mode(False), torch.no_grad():
-            torch.onnx.export(
-                graph,
-                (torch.tensor([[1, 2, 3], [3, 2, 1]]), torch.tensor([[1, 1, 1], [1, 1, 0]])),
-                str(path),
-                input_names=["input_ids", "attention_mask"],
-                output_names=["margins"],
-                dynamic_axes={"input_ids": {0: "n", 1: "width"}, "attention_mask": {0: "n", 1: "width"}},
-                opset_version=OPSET,
-                dynamo=False,
-            )
-        if weights == "int8":
-            quantised(path, folder / GRAPH)
+    example = (torch.tensor([[1, 2, 3], [3, 2, 1]]), torch.tensor([[1, 1, 1], [1, 1, 0]]))
+    axes = {name: {0: "n", 1: "width"} for name in ("input_ids", "attention_mask")}
+    write_graph(graph, example, tuple(axes), ("margins",), axes, folder, weights)
 
 
 class FastembedFolder:

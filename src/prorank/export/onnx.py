@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from prorank.backends.graph import INPUTS, OUTPUTS
 from prorank.backends.onnx import GRAPH
 from prorank.export.graph import ScoringGraph
 
-__all__ = ["OPSET", "quantised", "write_onnx"]
+__all__ = ["write_graph", "write_onnx"]
 
-OPSET = 18
+_OPSET = 18
 _BLOCK = 32
 _INT8_ACTIVATIONS = 4  # ONNX Runtime's accuracy_level of that meaning
 
@@ -36,26 +37,36 @@ def write_onnx(model: Any, folder: Path, *, weights: str = "float32") -> Path:
     graph = ScoringGraph(model).eval()
     if sum(p.numel() for p in graph.parameters()) * 4 > 1_900_000_000:
         raise ValueError("export: more than 1.9 GB of float32 weights do not go into one ONNX file; use openvino")
+    axes = {"ids": {0: "n", 1: "width"}, "last": {0: "n"}, "past": {3: "length"}}
+    return write_graph(graph, tuple(graph.example().values()), INPUTS, OUTPUTS, axes, folder, weights)
+
+
+def write_graph(
+    graph: torch.nn.Module, example: tuple[torch.Tensor, ...], inputs: Sequence[str], outputs: Sequence[str],
+    axes: Mapping[str, Mapping[int, str]], folder: Path, weights: str,
+) -> Path:  # fmt: skip
+    """Trace a graph and write it, in int8 if asked for.
+
+    Args:
+        example: inputs to trace with.
+        inputs, outputs: their names.
+        axes: of each input, by number, the ones whose length varies, and what they are called.
+        weights: ``float32`` or ``int8``.
+    """
     with tempfile.TemporaryDirectory(prefix="prorank-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of Python numbers that are constants here
         path = folder / GRAPH if weights == "float32" else Path(scratch) / GRAPH
         with torch.inference_mode(False), torch.no_grad():
             torch.onnx.export(
-                graph,
-                tuple(graph.example().values()),
-                str(path),
-                input_names=list(INPUTS),
-                output_names=list(OUTPUTS),
-                dynamic_axes={"ids": {0: "n", 1: "width"}, "last": {0: "n"}, "past": {3: "length"}},
-                opset_version=OPSET,
-                dynamo=False,
-            )
+                graph, example, str(path), input_names=list(inputs), output_names=list(outputs), dynamic_axes=axes,
+                opset_version=_OPSET, dynamo=False,
+            )  # fmt: skip
         if weights == "int8":
-            quantised(path, folder / GRAPH)
+            _quantised(path, folder / GRAPH)
     return folder / GRAPH
 
 
-def quantised(source: Path, target: Path) -> None:
+def _quantised(source: Path, target: Path) -> None:
     """Weights of the products in int8, a scale for each block; activations by row, as they come.
 
     ONNX Runtime's other way (``quantize_dynamic``) takes one scale for a whole batch of activations: a score would

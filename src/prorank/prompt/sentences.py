@@ -6,9 +6,12 @@ It knows no model: who explains scores :func:`without` every sentence, and takes
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-__all__ = ["MOST_SENTENCES", "sentences", "without"]
+from prorank.types import SentenceWeight
+
+__all__ = ["MOST_SENTENCES", "sentence_weights", "sentences", "without"]
 
 MOST_SENTENCES = 16
 """Of one document; those of a longer one are taken together."""
@@ -32,6 +35,22 @@ def without(text: str, sentence: tuple[int, int]) -> str:
     """The text that is left when a sentence goes."""
     begin, end = sentence
     return f"{text[:begin]}{text[end:].lstrip()}".strip() if text[:begin].strip() else text[end:].strip()
+
+
+def sentence_weights(
+    text: str, places: Sequence[tuple[int, int]], margin: float, others: Iterable[float]
+) -> tuple[SentenceWeight, ...]:
+    """Every sentence with what the margin owes to it.
+
+    Args:
+        places: (start, end) of each.
+        margin: of the whole text.
+        others: margins of the text without each of them.
+    """
+    return tuple(
+        SentenceWeight(text[begin:end], begin, end, margin - float(other))
+        for (begin, end), other in zip(places, others, strict=True)
+    )
 
 
 def _stripped(text: str, begin: int, end: int) -> tuple[int, int]:

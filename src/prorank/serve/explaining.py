@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prorank.prompt.sentences import sentences, without
+from prorank.prompt.sentences import sentence_weights, sentences, without
 from prorank.ranking import best_places
-from prorank.types import SentenceWeight
 
 if TYPE_CHECKING:
     from prorank.prompt.encoded import Encoded
@@ -39,14 +38,10 @@ class LeftOut(NamedTuple):
         Args:
             scored: margins of :attr:`encoded`.
         """
-        told: dict[int, list[dict[str, Any]]] = {}
-        for (place, cut), others in zip(self.sentences.items(), scored, strict=True):
-            text = self.texts[place]
-            told[place] = [
-                SentenceWeight(text[begin:end], begin, end, self.margins[place] - float(other))._asdict()
-                for (begin, end), other in zip(cut, others, strict=True)
-            ]
-        return told
+        return {
+            place: [one._asdict() for one in sentence_weights(self.texts[place], cut, self.margins[place], others)]
+            for (place, cut), others in zip(self.sentences.items(), scored, strict=True)
+        }
 
 
 def left_out(reranker: Any, work: Work, margins: Margins) -> LeftOut:

@@ -3,7 +3,6 @@ as the reranker gives them, and written back."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pwd
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from prorank import Reranker
+from testkit.scripts import script
 from testkit.search_server import SearchServer
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
@@ -31,12 +31,7 @@ TEXTS = {passage["_id"]: passage["text"] for passage in PASSAGES}
 def example(name: str, *libraries: str) -> ModuleType:
     for library in libraries:
         pytest.importorskip(library, reason=f"{library} is not installed: see examples/engines/{name}.py")
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / "engines" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(EXAMPLES / "engines" / f"{name}.py", f"example_{name}")
 
 
 def check(found: list[tuple[str, float]], reranker: Reranker, candidates: set[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,19 +10,15 @@ from types import ModuleType
 
 import pytest
 
+from testkit.scripts import script
+
 REPO = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
 def site() -> ModuleType:
     """docs/build_site.py as a module."""
-    spec = importlib.util.spec_from_file_location("docs_site", REPO / "docs" / "build_site.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script(REPO / "docs" / "build_site.py", "docs_site")
 
 
 def test_every_page_has_its_place_and_llms_txt_names_it(site: ModuleType) -> None:
