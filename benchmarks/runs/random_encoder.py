@@ -44,8 +44,12 @@ def write_encoder(folder: Path, layers: int) -> Path:
     model = BertForSequenceClassification(config).eval()
 
     class Scores(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
         def forward(self, ids: torch.Tensor, mask: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-            return model(input_ids=ids, attention_mask=mask, token_type_ids=kinds).logits
+            return self.model(input_ids=ids, attention_mask=mask, token_type_ids=kinds).logits
 
     example = tuple(torch.ones(2, 8, dtype=torch.long) for _ in range(3))
     whole = folder / "whole.onnx"

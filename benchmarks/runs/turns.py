@@ -21,7 +21,8 @@ class Side:
     def __init__(self, name: str, python: str, options: dict[str, Any]) -> None:
         self.name = name
         self.results: list[dict[str, Any]] = []
-        command = [python, str(HERE / "scoring_side.py"), json.dumps(options)]
+        # -P: this folder is no place to import from; its collections.py would hide Python's own.
+        command = [python, "-P", str(HERE / "scoring_side.py"), json.dumps(options)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.facts = self._answer()
 
