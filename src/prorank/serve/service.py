@@ -29,6 +29,7 @@ from prorank.serve.metrics import Metrics
 from prorank.serve.models import LoadedModel, Models
 from prorank.serve.tracing import Tracer
 from prorank.serve.work import ScoredWork, Work
+from prorank.workers import WorkerDiedError
 
 if TYPE_CHECKING:
     from prorank.prompt.encoded import Encoded
@@ -191,6 +192,8 @@ class Service:
         except QueueFullError as error:
             raise ApiError(429, "overloaded", str(error), retry_after=error.retry_after) from None
         except BatcherClosedError as error:
+            raise ApiError(503, "unavailable", str(error), retry_after=5) from None
+        except WorkerDiedError as error:
             raise ApiError(503, "unavailable", str(error), retry_after=5) from None
         except NonFiniteMarginError as error:
             raise ApiError(500, "internal", "the model returned scores that are not numbers") from error
