@@ -142,15 +142,18 @@ class Workers:
             worker.opened()
         except (RaisedError, EOFError, OSError) as error:
             worker.end()
-            worker.troubled = True
-            if not told and not self._ended.is_set():
-                logger.error("worker %d cannot be opened again: %s; trying on", worker.number, _reason(error))
+            self._tell_trouble(worker, error)
             return False
         if self._ended.is_set():  # closed meanwhile: nobody else ends this one
             worker.kill()
         worker.troubled = False
         logger.warning("worker %d is back after %.1f s", worker.number, time.monotonic() - started)
         return True
+
+    def _tell_trouble(self, worker: Worker, error: Exception) -> None:
+        if not worker.troubled and not self._ended.is_set():
+            logger.error("worker %d cannot be opened again: %s", worker.number, _reason(error))
+        worker.troubled = True
 
     def close(self) -> None:
         """End all workers, whatever they are doing; who waits for an answer gets an error."""
@@ -165,9 +168,8 @@ class Workers:
                 return hello if question is None else worker.ask(question)
             except RaisedError as error:
                 if question is not None and not worker.alive:  # raised by the opener, which had opened it before
-                    raise WorkerDiedError(
-                        f"worker {worker.number} cannot be opened again: {_reason(error)}"
-                    ) from error.original
+                    self._tell_trouble(worker, error)
+                    raise WorkerDiedError(f"worker {worker.number} cannot be opened again: {_reason(error)}") from None
                 raise error.original from None
             except (EOFError, OSError):
                 if self._ended.is_set():

@@ -194,7 +194,8 @@ class Service:
         except BatcherClosedError as error:
             raise ApiError(503, "unavailable", str(error), retry_after=5) from None
         except WorkerDiedError as error:
-            raise ApiError(503, "unavailable", str(error), retry_after=5) from None
+            told = "the model's worker processes ended over this request; the log says how"
+            raise ApiError(503, "unavailable", told, retry_after=5) from error
         except NonFiniteMarginError as error:
             raise ApiError(500, "internal", "the model returned scores that are not numbers") from error
 
