@@ -10,7 +10,7 @@ the side's process and all below it, sampled: what they share counts once.
 
 With ``--work`` the same command again goes on where it was ended: sides that are done are not run again, pairs that are
 scored are not scored again, and the rate is over all the time that was spent scoring. A line of progress a minute.
-``--sides one local`` leaves Ray out; where it is not installed it is left out, and said to be. Prints one JSON line last.
+``--sides one local`` leaves Ray out; where it is not installed it is left out, and said to be. The last line is JSON.
 """
 
 from __future__ import annotations

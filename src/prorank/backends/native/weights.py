@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prorank.backends.mapped import give_back, map_tensors
-from prorank.backends.native.room import LINE, Room
+from prorank.backends.native.room import Room
 
 __all__ = ["FORMAT", "GROUP", "PARTS", "WEIGHTS", "Batch", "Weights"]
 
