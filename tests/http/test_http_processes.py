@@ -144,7 +144,7 @@ def test_workers_that_are_killed(served: tuple[Command, Path]) -> None:
         (["--processes", str(available_cores() + 1)], f"more than the {available_cores()} cores of this machine"),
         (["--processes", "2", "--devices", "cpu"], "--processes: devices have a process each already"),
         (["--devices", "cpu,,cpu"], "--devices: expected names such as cuda:0"),
-        (["--devices", "cuda:0,cuda:1", "--backend", "native"], "--device: the native backend runs on the CPU"),
+        (["--devices", "cuda:0,cuda:1", "--backend", "native"], "--devices: the native backend runs on the CPU"),
         (["--processes", "2", "--backend", "remote:m@http://127.0.0.1:9/v1"], "--processes: backend remote"),
     ],
 )

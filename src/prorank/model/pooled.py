@@ -25,7 +25,12 @@ def load_pooled(name: str, options: LoadOptions) -> Parts:
     if check_backend(options.backend)[0] == "remote":
         field = "processes" if options.devices is None else "devices"
         raise ValueError(f"{field}: backend remote computes on its own server; leave it out")
-    workers = Workers(_open, [(name, one) for one in each], environment=thread_variables(each[0]), room=True)
+    try:
+        workers = Workers(_open, [(name, one) for one in each], environment=thread_variables(each[0]), room=True)
+    except ValueError as error:  # what is wrong with one of the devices was given as devices
+        if options.devices is None or not str(error).startswith("device:"):
+            raise
+        raise ValueError(f"devices:{str(error).removeprefix('device:')}") from None
     parts, backend, capabilities = workers.hello
     return Parts(PooledBackend(workers, backend, capabilities), *parts)
 
