@@ -1,6 +1,7 @@
 """Every backend of ours beside mxbai-rerank and llama.cpp: documents a second, memory, and whether the order is kept.
 
     python -m benchmarks.runs.engine --append benchmarks/results/engine.jsonl
+    python -m benchmarks.runs.engine --quick               # about 6 minutes on two AVX2 cores
     python -m benchmarks.runs.engine --repeats 1 --queries 1 --documents 4 --only "torch bf16" "int8"  # does it run?
 
 Each side is a process of its own (see `scoring.py`, whose pairs, turns and timing these are) with the same weights: the
@@ -9,6 +10,9 @@ its own Q8_0 format, prefix kept, through our llamacpp backend, its fastest righ
 top 100 a query are timed; the default takes neighbours in length, so that nobody is charged for padding.
 The share of the peak is (operations counted from the architecture for the real tokens: two per weight of every linear
 layer, and attention's) / seconds / (the fastest matrix product of that precision that this very run measured).
+`--quick`: 2 repeats of one query's 8 documents, prompts of at most 256 tokens, a short first call; our own engine as
+it runs by default (made in seconds, without the corrections of an export), PyTorch, llama.cpp where it is installed,
+mxbai-rerank where `--mxbai-python` is given; no bfloat16 where the processor has no instructions for it.
 Prints a table, and one JSON line last.
 """
 
@@ -34,6 +38,7 @@ from benchmarks.runs.scoring import (
     settings_of,
 )
 from benchmarks.runs.turns import Jobs, Side, ended, take_turns
+from prorank.backends.processor import reaches
 from prorank.evaluate.speed import PRECISIONS, matrix_peak, precision_of
 
 REFERENCE, BF16, INT8, LLAMA = "torch fp32", "torch bf16", "native int8", "llama.cpp q8_0"
@@ -49,9 +54,12 @@ EXPORTS = {
 def main() -> int:
     args = parse()
     repeats, first = pairs_of(args)
+    if args.quick:
+        first = [(query, documents[:4]) for query, documents in first]
     with tempfile.TemporaryDirectory(prefix="prorank-bench-") as scratch:
         running = take_turns(sides(args, Path(scratch), first), repeats)
     work = operations(args, repeats)
+    print("measuring the peak of a matrix product", file=sys.stderr, flush=True)
     peak = {name: round(matrix_peak(name), 1) for name in PRECISIONS}
     result = summary(args, running, work, peak)
     print_table(result)
@@ -61,7 +69,17 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = parser_of(__doc__, queries=3, documents=16)
     parser.add_argument("--model", help="a checkpoint (default: the built-in reranker)")
+    parser.add_argument("--quick", action="store_true", help="few documents and sides; see above")
+    if "--quick" in sys.argv:
+        parser.set_defaults(queries=1, documents=8, repeats=2, max_length=256)
     return parsed(parser)
+
+
+def in_time(args: argparse.Namespace, name: str) -> bool:
+    """Whether a side belongs to `--quick`."""
+    if name == PEER:
+        return args.mxbai_python is not None
+    return name in (REFERENCE, INT8, LLAMA) or (name == BF16 and reaches("avx512_bf16"))
 
 
 def sides(args: argparse.Namespace, scratch: Path, warm: Jobs) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -70,7 +88,9 @@ def sides(args: argparse.Namespace, scratch: Path, warm: Jobs) -> dict[str, tupl
     from prorank.export.targets import export
 
     def wanted(name: str) -> bool:
-        return not args.only or any(word in name for word in args.only)
+        if args.only:
+            return any(word in name for word in args.only)
+        return not args.quick or in_time(args, name)
 
     model = Reranker.from_pretrained(args.model, dtype="float32", max_length=args.max_length)
     merged = model.save(scratch / "merged")
@@ -86,7 +106,11 @@ def sides(args: argparse.Namespace, scratch: Path, warm: Jobs) -> dict[str, tupl
     plan[REFERENCE] = ours(merged, dtype="float32")
     plan[BF16] = ours(merged, dtype="bfloat16")
     for name, target in EXPORTS.items():
-        if wanted(name) and installed(name, target):
+        if name == INT8 and args.quick and wanted(name):
+            told = {"backend": "native", "max_length": args.max_length}
+            plan[name] = (sys.executable, {"kind": "export", "folder": args.model, "arguments": told, "warm": warm})
+        elif wanted(name) and installed(name, target):
+            print(f"exporting {target}", file=sys.stderr, flush=True)
             folder = export(model, target, scratch / target)
             plan[name] = (sys.executable, {"kind": "export", "folder": str(folder), "warm": warm})
     return {name: side for name, side in plan.items() if wanted(name)}

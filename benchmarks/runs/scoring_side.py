@@ -76,7 +76,8 @@ def export_side() -> tuple[list[str], Callable[[dict[str, Any]], tuple[Score, di
     from prorank import Reranker
 
     def load(options: dict[str, Any]) -> tuple[Score, dict[str, Any]]:
-        model = Reranker.from_pretrained(options["folder"])  # an export needs neither PyTorch nor transformers
+        # Neither an export nor our own engine needs PyTorch or transformers.
+        model = Reranker.from_pretrained(options["folder"], **options.get("arguments", {}))
 
         def score(query: str, documents: list[str]) -> list[float]:
             return ordered(model.rank(query, documents), "margin")

@@ -22,36 +22,17 @@ from prorank.backends.native.engine import GROUP, WEIGHTS
 from prorank.model import int8, int8_cache
 from prorank.model.architecture import UnsupportedError
 from prorank.model.base import BaseError, load_base
-from prorank.model.checkpoint import save_checkpoint, stack_of
+from prorank.model.checkpoint import stack_of
 from prorank.model.lora import Merged, plain_pairs
-from prorank.model.manifest import Manifest
 from prorank.model.smoothing import FILE, Smoothed
 from prorank.model.weights import FolderWeights
-from prorank.prompt.presets import PRESETS
+from testkit.adapters import SIZES, with_adapter
 from testkit.native import runs_here
 from testkit.small_texts import DOCUMENTS, QUERY
 from testkit.tiny_models import make_tiny
 from testkit.tiny_tokenizers import tiny_tokenizer
 
-SIZES: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16, "initializer_range": 0.1}
 LABELS = (5, 6)
-
-
-def with_adapter(base: Path, folder: Path, **settings: Any) -> Path:
-    """A checkpoint of the kind that training writes: a random LoRA on a base, and a manifest."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    loaded = load_base(str(base))
-    torch.manual_seed(1)
-    config = LoraConfig(r=4, lora_alpha=8.0, target_modules=["q_proj", "v_proj", "down_proj", "up_proj"], **settings)
-    model = get_peft_model(loaded.model, config)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    ids = tuple(loaded.tokenizer.convert_tokens_to_ids(word) for word in ("0", "1"))
-    manifest = Manifest(PRESETS["prorank"], ids, max_length=256, base_name=str(base), base_sha256=loaded.sha256)  # type: ignore[arg-type]
-    return save_checkpoint(folder, model, loaded.tokenizer, manifest)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import tarfile
 import zipfile
@@ -19,13 +21,63 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
         for name in release_check.WANTED:
             archive.writestr(name, b"")
     with tarfile.open(source, "w:gz") as archive:
-        for name in ("LICENSE", "README.md", "CHANGELOG.md"):
+        for name in ("LICENSE", "README.md", "CHANGELOG.md", "hatch_build.py"):
             archive.addfile(tarfile.TarInfo(f"prorank-9.9.9/{name}"))
     return wheel, source
 
 
 def test_what_is_whole_passes(files: tuple[Path, Path]) -> None:
     assert release_check.contents(*files) == []
+
+
+def test_an_engine_that_is_missing_or_of_other_sources_is_named(tmp_path: Path) -> None:
+    hatch_build = pytest.importorskip("hatch_build", reason="hatchling is not installed (group wheel)")
+    wheel, into = tmp_path / "prorank-9.9.9-py3-none-any.whl", hatch_build.INTO
+    files = {f"{into}/native.c": b"int a;", f"{into}/b.h": b"int b;"}
+
+    def problems(**index: object) -> list[str]:
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+            if index:
+                archive.writestr(f"{into}/binaries.json", json.dumps(index))
+            for one in index.get("libraries", ()):  # type: ignore[attr-defined]
+                archive.writestr(f"{into}/{one['file']}", b"")
+        return release_check.engines(wheel)
+
+    assert problems() == [f"{wheel.name} carries no engine: build it where ziglang is installed (make wheel)"]
+    all_of_them = [
+        {"file": f"binaries/{system}/{level}.so"}
+        for system, (_, levels) in hatch_build.SYSTEMS.items()
+        for level in levels
+    ]
+    sources = hashlib.sha256(b"int a;\0int b;").hexdigest()
+    assert problems(sources=sources, libraries=all_of_them) == []
+    lacks, other = problems(sources="0", libraries=all_of_them[1:])
+    assert lacks == f"{wheel.name} carries no engine for linux-x86_64, avx2"
+    assert "other sources" in other
+
+
+def test_pythons_of_version_managers_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    pyenv, uv = ".pyenv/versions/3.12.1/bin", ".local/share/uv/python/cpython-3.13.2-linux-x86_64-gnu/bin"
+    broken = ".pyenv/versions/3.11.7/bin"
+    for folder, code in ((pyenv, 0), (uv, 0), (broken, 1)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "python").write_text(f"#!/bin/sh\nexit {code}\n")
+        (tmp_path / folder / "python").chmod(0o755)
+    found = release_check.there(tmp_path)
+    assert found == {"python3.12": f"{tmp_path}/{pyenv}/python", "python3.13": f"{tmp_path}/{uv}/python"}
+
+
+def test_one_wheel_is_expected(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    wheel, source = files
+    assert release_check.lying(tmp_path) == (wheel, source)
+    source.unlink()
+    assert release_check.lying(tmp_path) == (wheel, None)
+    wheel.unlink()
+    with pytest.raises(SystemExit, match="expected one wheel"):
+        release_check.lying(tmp_path)
 
 
 def test_what_is_wanted_is_in_the_sources() -> None:
