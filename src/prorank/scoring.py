@@ -74,6 +74,8 @@ class Capabilities:
     """The exported folder that it runs, if any."""
     splits: bool = False
     """Has ``label_logits_on(cores, group)``: several of its cores (there are ``passes``) share one batch."""
+    workers: bool = False
+    """Has ``workers`` (:class:`prorank.workers.Workers`), which compute, and which ``close()`` ends."""
     level: str = ""
     """The instruction set that it was compiled for, where that was chosen for this processor."""
 

@@ -6,27 +6,25 @@ it was. It knows no model: what a worker opens is a function that it imports.
     workers = Workers(opener, [(argument of worker 0,), (argument of worker 1,)])
     workers.hello             # what the opener said of the first worker
     workers(question)         # by whichever worker is free; threads may ask at the same time
+    workers.watch()           # for a server: who dies idle is started anew before it is asked
     workers.close()           # or let go of it
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import pickle
-import signal
-import socket
-import subprocess
-import sys
+import tempfile
 import threading
-import traceback
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
+
+from prorank.worker import RaisedError, Worker
 
 __all__ = ["Opener", "WorkerDiedError", "Workers"]
 
@@ -36,7 +34,7 @@ Opener = Callable[..., tuple[Any, Callable[[Any], Any]]]
 """Arguments -> (what to say of what was opened, what answers a question)."""
 
 RETRIES = 2
-_PATIENCE = 5  # seconds until a worker that should end is ended
+_LONGEST_PAUSE = 30.0  # seconds between two looks at workers that cannot be opened again
 
 
 class WorkerDiedError(RuntimeError):
@@ -46,13 +44,16 @@ class WorkerDiedError(RuntimeError):
 class Workers:
     """Some processes, each with its own copy of what ``opener`` opens.
 
-    They ignore Ctrl-C and end when this object is closed, is let go of, or its process dies, however it dies.
+    They ignore Ctrl-C and SIGTERM, which a terminal or a service manager sends to all of a group, and end when this
+    object is closed, is let go of, or its process dies, however it dies.
 
     Args:
         opener: a function of a module, which the workers import.
         arguments: one tuple a worker; all of it can be pickled.
         retries: how often the same work is given to a new worker after one died over it.
         environment: variables for the workers, on top of this process's.
+        room: give the opener, as its last argument, the handle of a file in memory that is empty at first and that all
+            workers share; it is gone with them.
 
     Raises:
         Exception: what the opener raises. The first worker opens before the others start, so that it is told once and
@@ -62,12 +63,15 @@ class Workers:
 
     def __init__(
         self, opener: Opener, arguments: Sequence[tuple[Any, ...]], *, retries: int = RETRIES,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None, room: bool = False,
     ) -> None:  # fmt: skip
-        variables = dict(environment or {})
-        workers = [_Worker(i, pickle.dumps((opener, one)), variables) for i, one in enumerate(arguments)]
+        handles = [_memory()] if room else []
+        workers = [
+            Worker(i, pickle.dumps((opener, (*one, *handles))), dict(environment or {}), handles)
+            for i, one in enumerate(arguments)
+        ]
         self._workers, self._retries, self._ended = workers, retries, threading.Event()
-        self._finalizer = weakref.finalize(self, _close, workers, self._ended)
+        self._finalizer = weakref.finalize(self, _close, workers, self._ended, handles)
         try:
             self.hello = self._ask(workers[0], None)
             with ThreadPoolExecutor(len(workers), thread_name_prefix="prorank-open") as pool:
@@ -75,12 +79,17 @@ class Workers:
         except BaseException:
             self.close()
             raise
-        self._free: SimpleQueue[_Worker] = SimpleQueue()
+        self._free: SimpleQueue[Worker] = SimpleQueue()
         for worker in workers:
             self._free.put(worker)
 
     def __len__(self) -> int:
         return len(self._workers)
+
+    @property
+    def alive(self) -> int:
+        """How many are open and running."""
+        return sum(worker.alive for worker in self._workers)
 
     @property
     def pids(self) -> list[int]:
@@ -92,7 +101,7 @@ class Workers:
 
         Raises:
             Exception: what answering raised there.
-            WorkerDiedError: workers died over it.
+            WorkerDiedError: workers died over it, or one that had died cannot be opened again.
         """
         worker = self._free.get()
         try:
@@ -100,18 +109,67 @@ class Workers:
         finally:
             self._free.put(worker)
 
+    def watch(self, every: float = 1.0) -> None:
+        """From now on a worker that dies idle is started anew in the background, told once, as often as need be.
+
+        Args:
+            every: seconds between two looks; while workers cannot be opened, the pauses grow.
+        """
+        threading.Thread(
+            target=_watch, args=(weakref.ref(self), self._ended, every), name="prorank-watch", daemon=True
+        ).start()
+
+    def mend(self) -> bool:
+        """Start anew whoever has died idle; False where one cannot be opened."""
+        whole = True
+        for _ in self._workers:
+            try:
+                worker = self._free.get_nowait()
+            except Empty:  # the others are at work, and notice for themselves
+                break
+            try:
+                whole &= worker.alive or self._reopened(worker)
+            finally:
+                self._free.put(worker)
+        return whole
+
+    def _reopened(self, worker: Worker) -> bool:
+        how, told = worker.end(), worker.troubled
+        if not told:
+            logger.warning("worker %d ended (%s); starting a new one", worker.number, how)
+        started = time.monotonic()
+        try:
+            worker.opened()
+        except (RaisedError, EOFError, OSError) as error:
+            worker.end()
+            self._tell_trouble(worker, error)
+            return False
+        if self._ended.is_set():  # closed meanwhile: nobody else ends this one
+            worker.kill()
+        worker.troubled = False
+        logger.warning("worker %d is back after %.1f s", worker.number, time.monotonic() - started)
+        return True
+
+    def _tell_trouble(self, worker: Worker, error: Exception) -> None:
+        if not worker.troubled and not self._ended.is_set():
+            logger.error("worker %d cannot be opened again: %s", worker.number, _reason(error))
+        worker.troubled = True
+
     def close(self) -> None:
         """End all workers, whatever they are doing; who waits for an answer gets an error."""
         self._finalizer()
 
-    def _ask(self, worker: _Worker, question: bytes | None) -> Any:
+    def _ask(self, worker: Worker, question: bytes | None) -> Any:
         """The answer; without a question, what the opener said."""
         how = ""
         for died in range(self._retries + 1):
             try:
                 hello = worker.opened()
                 return hello if question is None else worker.ask(question)
-            except _RaisedError as error:
+            except RaisedError as error:
+                if question is not None and not worker.alive:  # raised by the opener, which had opened it before
+                    self._tell_trouble(worker, error)
+                    raise WorkerDiedError(f"worker {worker.number} cannot be opened again: {_reason(error)}") from None
                 raise error.original from None
             except (EOFError, OSError):
                 if self._ended.is_set():
@@ -128,120 +186,31 @@ class Workers:
         )
 
 
-class _RaisedError(Exception):
-    """Carries what was raised in a worker."""
-
-    def __init__(self, original: Exception) -> None:
-        self.original = original
+def _reason(error: Exception) -> str:
+    return str(error.original if isinstance(error, RaisedError) else error) or "it died"
 
 
-class _Worker:
-    """One process and the connection to it; one thread at a time uses it."""
-
-    def __init__(self, number: int, opening: bytes, environment: dict[str, str]) -> None:
-        self.number, self._opening, self._environment = number, opening, environment
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
-        self._hello: Any = None
-
-    @property
-    def pid(self) -> int:
-        """Of the process; 0 where there is none."""
-        return self._process.pid if self._process is not None else 0
-
-    def opened(self) -> Any:
-        """What the opener said; the process is started where there is none."""
-        if self._process is None:
-            self._start()
-            self._hello = self.ask(self._opening)
-        return self._hello
-
-    def ask(self, question: bytes) -> Any:
-        """The answer.
-
-        Raises:
-            EOFError, OSError: the process has died.
-            _RaisedError: it has raised.
-        """
-        assert self._connection is not None
-        self._connection.send_bytes(question)
-        raised, value = self._connection.recv()
-        if raised:
-            raise _RaisedError(value)
-        return value
-
-    def kill(self) -> None:
-        """End the process; who waits for its answer sees that."""
-        if (process := self._process) is not None:
-            process.kill()
-            process.wait()
-
-    def end(self) -> str:
-        """End the process, and say how it ended: ``SIGKILL``, or ``exit code 1``."""
-        if self._connection is not None:
-            self._connection.close()
-        if self._process is None:
-            return "nothing"
-        try:
-            code = self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        self._process = None
-        return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            path = os.pathsep.join(path or os.getcwd() for path in sys.path)
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", f"from prorank.workers import _work; _work({theirs.fileno()})"],
-                stdin=subprocess.DEVNULL, stdout=2, pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": path, **self._environment},
-            )  # fmt: skip
-        self._connection = Connection(ours.detach())
-
-
-def _close(workers: Sequence[_Worker], ended: threading.Event) -> None:
+def _close(workers: Sequence[Worker], ended: threading.Event, handles: list[int]) -> None:
     ended.set()
     for worker in workers:
         worker.kill()  # nothing is lost with it
+    while handles:
+        os.close(handles.pop())
 
 
-def _work(handle: int) -> None:
-    """A worker's life: open, then answer. A thread listens, so that the end of the other side ends it at once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(handle)
-    inbox: SimpleQueue[bytes] = SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
-    answer: Callable[[Any], Any] | None = None
-    while True:
-        question = inbox.get()
-        try:
-            if answer is None:
-                opener, arguments = pickle.loads(question)
-                value, answer = opener(*arguments)
-            else:
-                value = answer(pickle.loads(question))
-            told = pickle.dumps((False, value))
-        except Exception as error:
-            told = pickle.dumps((True, _portable(error)))
-        with contextlib.suppress(OSError):  # the listener ends us
-            connection.send_bytes(told)
+def _watch(watched: weakref.ref[Workers], ended: threading.Event, every: float) -> None:
+    pause = every
+    while not ended.wait(pause):
+        workers = watched()
+        if workers is None:
+            return
+        pause = every if workers.mend() else min(2 * pause, _LONGEST_PAUSE)
+        del workers  # it may be let go of while this thread waits
 
 
-def _listen(connection: Connection, inbox: SimpleQueue[bytes]) -> None:
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            inbox.put(connection.recv_bytes())
-    os._exit(0)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error with its traceback as a note; where it cannot be pickled, one of the same message."""
-    error.add_note("in a worker process:\n" + traceback.format_exc())
-    try:
-        copy = pickle.loads(pickle.dumps(error))
-        return error if str(copy) == str(error) else RuntimeError(str(error))
-    except Exception:  # whatever its constructor makes of it
-        return RuntimeError(f"{type(error).__name__}: {error}")
+def _memory() -> int:
+    """The handle of a file without a name: in memory where the system has such, else in the temporary folder."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("prorank")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from prorank.cli.main import main
@@ -82,6 +83,8 @@ def test_a_changed_setting_in_the_same_folder_is_refused_and_restart_allows_it(
         (["--first-stage", "bm52"], "or one of bm25"),
         (["--run", "missing.trec"], "--run: there is no file missing.trec"),
         (["--baseline", "gpt"], "is none of bi-encoder"),
+        (["--baseline", "mixture:bm25+0*splade-tiny"], "baseline: 'mixture:bm25+0*splade-tiny': the weight '0'"),
+        (["--baseline", "mixture:bm25+nothing"], "'nothing' is no encoder, first stage or run file"),
         (["--baseline", "cohere:m"], "set the environment variable COHERE_API_KEY"),
     ],
 )
@@ -95,6 +98,21 @@ def test_wrong_input_is_one_line_and_exit_code_2(folder, tmp_path, capsys, monke
     assert error.startswith("prorank evaluate: error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_mixture_as_baseline_is_the_mean_of_normalised_scores(folder, tmp_path, capsys):
+    words = ["evaluate", "--data", str(folder), "--top-k", "5", "--out", str(tmp_path / "out")]
+    length = tmp_path / "length.trec"
+    listed = {f"q{i}": [f"d{j}" for j in range(12)] for i in range(4)}
+    length.write_text("".join(f"{q} Q0 {d} 0 {-(int(d[1:]) ** 2)} length\n" for q, ds in listed.items() for d in ds))
+    assert main([*words, "--baseline", f"mixture:bm25+2*{length}", "--baseline", f"run:{length}"]) == 0
+    assert "mixture" not in capsys.readouterr().err
+    bm25 = read_run(tmp_path / "out/bm25.trec")
+    (mixed,) = (tmp_path / "out").glob("bm25+2-length.trec")
+    for query_id, scores in read_run(mixed).items():
+        parts = np.array([[bm25[query_id][d] for d in scores], [-(int(d[1:]) ** 2) for d in scores]], dtype=float)
+        normal = (parts - parts.mean(axis=1, keepdims=True)) / parts.std(axis=1, keepdims=True)
+        np.testing.assert_allclose(list(scores.values()), (normal[0] + 2 * normal[1]) / 3, atol=1e-5)
 
 
 def test_analyze(folder, tiny_llama_dir, tmp_path, capsys):

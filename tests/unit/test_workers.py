@@ -50,6 +50,54 @@ def test_answers_errors_and_deaths(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+def opener_of_file(path: str, handle: int) -> tuple[Any, Any]:
+    first = os.fstat(handle).st_size == 0
+    if first:
+        os.pwrite(handle, Path(path).read_bytes(), 0)
+    return first, lambda _: (os.pread(handle, 100, 0), Path(path).read_text())
+
+
+def test_workers_share_a_room_and_one_that_cannot_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "model"
+    file.write_text("weights")
+    workers = Workers(opener_of_file, [(str(file),)] * 2, retries=1, room=True)
+    assert workers.hello is True
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(workers, range(4))) == [(b"weights", "weights")] * 4
+    assert workers.alive == 2
+    os.kill(workers.pids[0], signal.SIGKILL)
+    while workers.alive == 2:
+        time.sleep(0.01)
+    with caplog.at_level(logging.WARNING):
+        assert workers.mend()
+    assert workers.alive == 2
+    assert [record.message.split(" (")[0][:16] for record in caplog.records] == ["worker 0 ended", "worker 0 is back"]
+    workers.close()
+    assert workers.alive == 0
+
+
+def opener_once(path: str) -> tuple[Any, Any]:
+    Path(path).rename(path + ".used")
+    return None, lambda question: question
+
+
+def test_a_worker_that_cannot_be_opened_again_is_told_once_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "once").touch()
+    workers = Workers(opener_once, [(str(tmp_path / "once"),)], retries=1)
+    os.kill(workers.pids[0], signal.SIGKILL)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(2):
+            with pytest.raises(WorkerDiedError, match=r"worker 0 cannot be opened again: .*No such file"):
+                workers("question")
+        assert not workers.mend()
+    assert len(caplog.records) == 1
+    (tmp_path / "once").touch()
+    assert workers("question") == "question"
+    workers.close()
+
+
 def test_what_cannot_be_opened_is_told_once() -> None:
     with pytest.raises(ValueError, match="factor: not below 0"):
         Workers(opener, [(-1,), (-1,)])

@@ -35,7 +35,7 @@ class PooledBackend:
         self.name = name
         self.capabilities = replace(
             capabilities, passes=len(workers), batch_tokens=capabilities.batch_tokens * capabilities.passes, layers=0,
-            answers=False, holds_model=False, splits=False,
+            answers=False, holds_model=False, splits=False, workers=True,
         )  # fmt: skip
         self.prefix_hits = 0
 

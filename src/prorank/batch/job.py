@@ -27,7 +27,9 @@ __all__ = ["ENGINES", "Engine", "ScoreRun", "Scored", "score_pairs"]
 ENGINES = {"local": ("prorank.batch.local", "LocalEngine"), "ray": ("prorank.batch.ray", "RayEngine")}
 """Name -> module and class; the module's ``check(run, options)`` says at once what does not fit."""
 
-JOURNAL = "journal.jsonl"
+JOURNAL = ".journal.jsonl"
+"""Hidden, so that ``scored/*.jsonl`` are the parts and nothing else."""
+_OLD_JOURNAL = "journal.jsonl"
 
 
 class Engine(Protocol):
@@ -139,6 +141,7 @@ def score_pairs(
     with contextlib.closing(getattr(engine_module, engine_class)(run, options)) as engine:
         facts = _facts(run, plan, engine.facts, form)
         with kept_on_failure(folder):
+            _rename_old(folder)
             journal = Journal(folder / JOURNAL, journal_key(facts), facts=facts, what="job", restart=run.restart)
         with journal:
             clear_leftovers(folder)
@@ -173,6 +176,15 @@ def _finish(
     if missing:
         raise RuntimeError(f"engine {run.engine} left out {len(missing)} parts, the first is {min(missing)}")
     return Scored(plan.rows, len(names), len(done), scored, time.perf_counter() - started)
+
+
+def _rename_old(folder: Path) -> None:
+    """A journal that an earlier version began goes on under the name of today."""
+    old = folder / _OLD_JOURNAL
+    if old.is_file() and not (folder / JOURNAL).exists():
+        with old.open("rb") as file:
+            if file.read(12) == b'{"journal": ':
+                old.rename(folder / JOURNAL)
 
 
 def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
+from prorank.backends.native.room import packed_in
 from prorank.batch.job import ScoreRun
 from prorank.batch.parts import Reading, Scores, Task
 from prorank.batch.scorer import Facts, RowScorer
@@ -30,7 +31,7 @@ class LocalEngine:
     def __init__(self, run: ScoreRun, options: LoadOptions) -> None:
         each = each_process(options)
         arguments = [(one, run.instruction) for one in each]
-        self._workers = Workers(_open, arguments, retries=run.retries, environment=thread_variables(each[0]))
+        self._workers = Workers(_open, arguments, retries=run.retries, environment=thread_variables(each[0]), room=True)
         self.facts: Facts = self._workers.hello
 
     def scored(self, reading: Reading) -> Iterator[tuple[Task, Scores]]:
@@ -59,6 +60,7 @@ def _done(waiting: dict[Future[Scores], Task]) -> list[tuple[Task, Scores]]:
     return [(waiting.pop(future), future.result()) for future in finished]
 
 
-def _open(options: LoadOptions, instruction: str | None) -> tuple[Any, Any]:
-    scorer = RowScorer(options, instruction)
+def _open(options: LoadOptions, instruction: str | None, room: int) -> tuple[Any, Any]:
+    with packed_in(room):
+        scorer = RowScorer(options, instruction)
     return scorer.facts, scorer

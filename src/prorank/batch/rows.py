@@ -112,7 +112,8 @@ def pairs_files(given: Sequence[str]) -> list[PairsFile]:
     for one in given:
         path = Path(one).expanduser()
         if path.is_dir():
-            here = sorted(p for p in path.iterdir() if p.name.lower().endswith((*_PARQUET, *_JSONL)))
+            shown = (p for p in path.iterdir() if not p.name.startswith("."))
+            here = sorted(p for p in shown if p.name.lower().endswith((*_PARQUET, *_JSONL)))
         else:
             here = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(str(path), recursive=True))
         if not here:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prorank.evaluate.evaluation import Peer
     from prorank.evaluate.results import Evaluation
     from prorank.evaluate.systems import System
+    from prorank.types import Run
 
 __all__ = ["add_arguments", "add_data_arguments", "load_candidates", "named_model", "run"]
 
@@ -72,10 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KIND[:MODEL]",
-        help="a peer in the same table; repeatable: bi-encoder[:MODEL], cross-encoder:MODEL, "
-        "yes-no:MODEL, run:FILE, given:NAME, cohere|jina|voyage:MODEL[@URL], "
-        "openai-pointwise|openai-listwise:MODEL[@URL]; keys come from COHERE_API_KEY, JINA_API_KEY, VOYAGE_API_KEY, "
-        "OPENAI_API_KEY, or with @URL from PRORANK_PEER_KEY",
+        help="a peer in the same table; repeatable: bi-encoder[:MODEL], sparse-encoder[:MODEL], "
+        "mixture:[WEIGHT*]SPEC+..., cross-encoder:MODEL, yes-no:MODEL, run:FILE, given:NAME, "
+        "cohere|jina|voyage:MODEL[@URL], openai-pointwise|openai-listwise:MODEL[@URL]; keys come from COHERE_API_KEY, "
+        "JINA_API_KEY, VOYAGE_API_KEY, OPENAI_API_KEY, or with @URL from PRORANK_PEER_KEY",
     )
     parser.add_argument("--out", metavar="DIR", help="folder for the results (default: results/COLLECTION-SPLIT)")
     parser.add_argument("--record", metavar="FILE", help="also append the record line to this file")
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         for model in models
         for level in ("exact", *args.cascade)
     ]
-    peers += [_peer(baseline, collection, args.top_k) for baseline in baselines]
+    peers += [_peer(baseline, collection, candidates, args.top_k) for baseline in baselines]
     out = Path(args.out or Path("results") / "-".join(filter(None, (collection.name, collection.split))))
     folder_writable("--out", out)
     with system_progress() as on_system:
@@ -213,13 +214,17 @@ def _loader(args: argparse.Namespace, model: str | None, cascade: str = "exact")
     return load
 
 
-def _peer(baseline: Baseline, collection: Any, top_k: int) -> Peer:
+def _peer(baseline: Baseline, collection: Any, candidates: Run, top_k: int) -> Peer:
     from prorank.data import first_stage
     from prorank.evaluate.evaluation import Peer
 
     if baseline.run is None:
         return Peer(baseline.load, name=baseline.name)
     name, source = baseline.run
+    if source.startswith("mixture:"):
+        from prorank.data.teacher import teacher_scores
+
+        return Peer(None, (name, teacher_scores(source, collection, candidates)))
     return Peer(None, (name, first_stage(source, collection, max(top_k, 1000))))
 
 

@@ -56,7 +56,12 @@ def run(args: argparse.Namespace) -> int:
             return shown.enter_context(system_progress("pairs"))("scoring", total)
 
         done = score_pairs(ScoreRun(**given(ScoreRun, args)), options, on_rows=on_rows, on_pairs=on_pairs)
-    found = f", {done.found} of them there before" if done.found else ""
+    found = f", {done.found} of the parts there before" if done.found else ""
     rate = f"; {done.scored_rows} scored in {done.seconds:.1f} s, {done.scored_rows / done.seconds:.2f} pairs/s"
-    print(f"{args.out}: {done.rows} pairs in {done.parts} parts{found}{rate if done.scored_rows else ''}")
+    work = f"{_counted(done.rows, 'pair')} in {_counted(done.parts, 'part')}"
+    print(f"{args.out}: {work}{found}{rate if done.scored_rows else ''}")
     return 0
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -3,6 +3,7 @@
 prorank serve                                   # 127.0.0.1:8080, the built-in reranker
 prorank serve --model DIR --host 0.0.0.0 --api-key-file keys.txt --max-batch-tokens 8192
 prorank serve --model fast=DIR1 --model good=DIR2 --alias rerank-v3.5=good
+prorank serve --devices cuda:0,cuda:1           # a process for each GPU, behind one queue; on CPUs: --processes N
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     for name, kind, text in _LIMITS:
         limits.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
-    add_model_arguments(parser, model=False)
+    add_model_arguments(parser, model=False, several=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from prorank._optional import check
 from prorank.data.encoders import encoder_row
+from prorank.data.teacher import Part, check_teacher, mixture_parts
 from prorank.evaluate.systems import System
 
 __all__ = ["BASELINES", "Baseline", "parse_baseline"]
@@ -15,6 +16,7 @@ __all__ = ["BASELINES", "Baseline", "parse_baseline"]
 BASELINES = {
     "bi-encoder[:MODEL]": "dense bi-encoder (default: the offline MiniLM; all-mpnet-base-v2 is built in, too)",
     "sparse-encoder[:MODEL]": "SPLADE encoder (default: the built-in splade-tiny)",
+    "mixture:[WEIGHT*]SPEC+...": "mean of several encoders' or first stages' scores, normalised within a query",
     "cross-encoder:MODEL": "any sentence-transformers cross-encoder",
     "yes-no:MODEL": "any causal LM by its yes/no logits (template qwen3-reranker), zero-shot",
     "cohere:MODEL[@URL]": "rerank service, key in COHERE_API_KEY; @URL: another server of that format",
@@ -32,7 +34,7 @@ class Baseline(NamedTuple):
 
     load: Callable[[], System] | None
     run: tuple[str, str] | None
-    """(name, first-stage spec) of lists that are already there."""
+    """(name, spec) of scores that need no system: a first stage's, or a mixture's of the candidates."""
     name: str | None = None
     """What it will be called in a table."""
 
@@ -41,16 +43,25 @@ def parse_baseline(spec: str) -> Baseline:
     """Read a ``--baseline`` value; no model is loaded yet.
 
     Raises:
-        ValueError: the kind is unknown, the model is missing, the run file or the model's folder does not exist, or
-            there is no key for the service.
+        ValueError: the kind is unknown, the model is missing, a mixture is malformed, the run file or the model's
+            folder does not exist, or there is no key for the service.
         ImportError: the library that it needs is not installed.
     """
     kind, _, rest = spec.partition(":")
     if kind in ("run", "given"):
         if kind == "run" and not Path(rest).is_file():
             raise ValueError(f"baseline: {spec!r}: there is no run file {rest!r}")
-        name = Path(rest).name.removesuffix(".gz").removesuffix(".trec") if kind == "run" else rest or "given"
+        name = _run_name(rest) if kind == "run" else rest or "given"
         return Baseline(None, (name, rest if kind == "run" else spec), name)
+    if kind == "mixture":
+        try:
+            others = check_teacher(spec)
+        except ValueError as error:
+            raise ValueError(f"baseline: {str(error).removeprefix('teacher: ')}") from None
+        if others:
+            raise ValueError(f"baseline: {spec!r}: {others[0]!r} is no encoder, first stage or run file")
+        shown = "+".join(map(_part_name, mixture_parts(spec)))
+        return Baseline(None, (shown, spec), shown)
     model, url = _split_url(rest)
     local = kind in ("bi-encoder", "sparse-encoder", "cross-encoder", "yes-no") and rest.startswith((".", "/", "~"))
     if local and not Path(rest).expanduser().exists():
@@ -101,6 +112,15 @@ def _load(kind: str, rest: str, model: str, url: str | None) -> System:
     from prorank.evaluate.services import RerankServiceSystem
 
     return RerankServiceSystem(kind, model, url)
+
+
+def _run_name(path: str) -> str:
+    return Path(path).name.removesuffix(".gz").removesuffix(".trec")
+
+
+def _part_name(part: Part) -> str:
+    name = _run_name(part.spec) if Path(part.spec).is_file() else part.spec
+    return name if part.weight == 1 else f"{part.weight:g}*{name}"
 
 
 def _encoder_name(model: str, kind: str) -> str:

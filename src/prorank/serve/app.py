@@ -191,10 +191,10 @@ def _add_service_routes(api: FastAPI, service: Service) -> None:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @api.get("/ready", tags=["service"], summary="The default model is loaded", responses={503: {}})
+    @api.get("/ready", tags=["service"], summary="The default model can score", responses={503: {}})
     async def ready() -> JSONResponse:
         if not service.models.ready:
-            raise ApiError(503, "unavailable", "the model is being loaded", retry_after=2)
+            raise ApiError(503, "unavailable", service.models.why_not_ready, retry_after=2)
         return JSONResponse({"status": "ready"})
 
     @api.get("/metrics", tags=["service"], summary="Prometheus metrics", response_class=Response)

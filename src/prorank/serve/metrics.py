@@ -61,6 +61,9 @@ class Metrics:
         )
         self.dropped = make(prom.Counter, "queue_dropped", "Requests taken out of the queue, their client gone", model)
         self.loaded = make(prom.Gauge, "model_loaded", "1 while the model is in memory", model)
+        self.workers = make(
+            prom.Gauge, "workers", "Processes that compute and are alive (--processes, --devices)", model
+        )
         self.model_bytes = make(prom.Gauge, "model_bytes", "Size of the model's weights in memory", model)
 
     def render(self) -> tuple[bytes, str]:

@@ -21,7 +21,9 @@ from prorank.serve.errors import ApiError
 from prorank.serve.metrics import Metrics, ModelMetrics
 
 if TYPE_CHECKING:
+    from prorank.backends.pooled import PooledBackend
     from prorank.reranker import Reranker
+    from prorank.workers import Workers
 
 __all__ = ["LazyModel", "LoadedModel", "Models"]
 
@@ -54,10 +56,23 @@ class LoadedModel:
     users: int = 0
     used: float = field(default_factory=time.monotonic)
 
+    @property
+    def workers(self) -> Workers | None:
+        """The processes that compute for it; None: this one does."""
+        backend = self.reranker.backend
+        return cast("PooledBackend", backend).workers if backend.capabilities.workers else None
+
+    @property
+    def ready(self) -> bool:
+        """Somebody is there to compute."""
+        return self.workers is None or self.workers.alive > 0
+
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
-        """Stop its threads."""
+        """Stop its threads and processes."""
         self.batcher.close(drain=drain, timeout=timeout)
         self.encoder.shutdown(wait=False, cancel_futures=True)
+        if self.workers is not None:
+            self.workers.close()
 
 
 class Models:
@@ -102,8 +117,15 @@ class Models:
 
     @property
     def ready(self) -> bool:
-        """The default model is in memory."""
-        return self.default in self._loaded
+        """The default model is in memory, and of several processes one lives."""
+        model = self._loaded.get(self.default)
+        return model is not None and model.ready
+
+    @property
+    def why_not_ready(self) -> str:
+        """What ``/ready`` says then."""
+        loading = self.default not in self._loaded
+        return "the model is being loaded" if loading else "no worker process of the model is running"
 
     def resolve(self, name: str | None) -> str:
         """The model that a request means.
@@ -189,7 +211,11 @@ class Models:
         size = reranker.backend.capabilities.weights_bytes
         self._metrics.loaded.labels(name).set(1)
         self._metrics.model_bytes.labels(name).set(size)
-        return LoadedModel(name, reranker, batcher, metrics, size)
+        model = LoadedModel(name, reranker, batcher, metrics, size)
+        if (workers := model.workers) is not None:
+            workers.watch()
+            self._metrics.workers.labels(name).set_function(lambda: workers.alive)
+        return model
 
     async def _load(self, name: str) -> LoadedModel:
         task = self._loading.get(name)

@@ -29,6 +29,7 @@ from prorank.serve.metrics import Metrics
 from prorank.serve.models import LoadedModel, Models
 from prorank.serve.tracing import Tracer
 from prorank.serve.work import ScoredWork, Work
+from prorank.workers import WorkerDiedError
 
 if TYPE_CHECKING:
     from prorank.prompt.encoded import Encoded
@@ -192,6 +193,9 @@ class Service:
             raise ApiError(429, "overloaded", str(error), retry_after=error.retry_after) from None
         except BatcherClosedError as error:
             raise ApiError(503, "unavailable", str(error), retry_after=5) from None
+        except WorkerDiedError as error:
+            told = "the model's worker processes ended over this request; the log says how"
+            raise ApiError(503, "unavailable", told, retry_after=5) from error
         except NonFiniteMarginError as error:
             raise ApiError(500, "internal", "the model returned scores that are not numbers") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import gzip
 import json
 from pathlib import Path
@@ -87,10 +88,23 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, pairs: Path, monkeypatch: pyt
 def test_a_lost_part_and_a_half_written_line_are_made_again(tmp_path: Path, pairs: Path) -> None:
     scored(tmp_path, pairs)
     (tmp_path / "out" / "part-00000-00001.jsonl").unlink()
-    journal = tmp_path / "out" / "journal.jsonl"
+    journal = tmp_path / "out" / ".journal.jsonl"
     journal.write_bytes(journal.read_bytes()[:-20])
     assert scored(tmp_path, pairs).found == 2
     assert margins_in(tmp_path / "out") == WANTED
+
+
+def test_the_journal_is_hidden_and_one_of_an_earlier_version_goes_on(tmp_path: Path, pairs: Path) -> None:
+    scored(tmp_path, pairs)
+    found = glob.glob(str(tmp_path / "out" / "*.jsonl"))  # as a shell does
+    assert len(found) == 4
+    assert all("part-" in path for path in found)
+    (tmp_path / "out" / ".journal.jsonl").rename(tmp_path / "out" / "journal.jsonl")
+    assert scored(tmp_path, pairs).found == 4
+    assert not (tmp_path / "out" / "journal.jsonl").exists()
+    (tmp_path / "out" / "journal.jsonl").write_text('{"mine": 1}\n')
+    assert scored(tmp_path, pairs).found == 4
+    assert (tmp_path / "out" / "journal.jsonl").read_text() == '{"mine": 1}\n'
 
 
 @pytest.mark.parametrize(

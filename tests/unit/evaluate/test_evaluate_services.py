@@ -245,4 +245,4 @@ def test_baseline_names(tmp_path):
     for wrong, reason in (("cohere", "names no model"), ("gpt:4", "is none of"), ("run:x.trec", "no run file")):
         with pytest.raises(ValueError, match=reason):
             parse_baseline(wrong)
-    assert len(BASELINES) == 10
+    assert len(BASELINES) == 11

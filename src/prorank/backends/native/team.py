@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prorank.backends.native.weights import LINE, Batch
+from prorank.backends.native.room import LINE
+from prorank.backends.native.weights import Batch
 
 __all__ = ["compute_together"]
 

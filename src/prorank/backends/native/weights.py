@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prorank.backends.mapped import give_back, map_tensors
+from prorank.backends.native.room import Room
 
-__all__ = ["FORMAT", "GROUP", "LINE", "PARTS", "WEIGHTS", "Batch", "Weights"]
+__all__ = ["FORMAT", "GROUP", "PARTS", "WEIGHTS", "Batch", "Weights"]
 
 WEIGHTS = "native.safetensors"
 FORMAT = "1"
@@ -24,7 +25,6 @@ PARTS = ("qkv", "out", "gate_up", "down")
 GROUP = 64
 """Neighbouring inputs of a layer that share a scale; a Hadamard matrix spreads them before they are rounded."""
 PANEL = 64  # outputs that stand together in native.c
-LINE = 64  # bytes: what native.c reads at a time begins at a multiple of it
 _SIZES = ("layers", "hidden", "heads", "key_heads", "size", "inner")
 
 
@@ -63,7 +63,10 @@ class Batch(ctypes.Structure):
 
 
 class Weights:
-    """The file's weights as ``native.c`` wants them; embeddings stay in the file and are read row by row."""
+    """The file's weights as ``native.c`` wants them; embeddings stay in the file and are read row by row.
+
+    Within :func:`prorank.backends.native.room.packed_in` several processes share the packed layers.
+    """
 
     def __init__(self, path: Path, library: ctypes.CDLL) -> None:
         tensors, facts = map_tensors(path)
@@ -77,12 +80,17 @@ class Weights:
         _check(path, sizes, tensors)
         self._kept: list[npt.NDArray[Any]] = []  # ctypes holds no references
         self._tensors, self._library = tensors, library
+        linear = [tensors[f"layers.{i}.{part}.weight"].shape for i in range(sizes["layers"]) for part in PARTS]
+        parts = [size for o, i in linear for size in (o * i, o * i // GROUP * 4, o * i // GROUP * 4)]
+        about = path.stat()
+        self._room = Room(parts, f"{library._name} {path.resolve()} {about.st_size} {about.st_mtime_ns}")
         layers = (_Layer * sizes["layers"])(*(self._layer(f"layers.{i}.") for i in range(sizes["layers"])))
         self.vocabulary = len(tensors["embeddings"])
         self.model = _Model(
             **sizes, **numbers, frequencies=self._vector("frequencies"), embeddings=self._keep(tensors["embeddings"]),
             norm=self._vector("norm"), layer=layers,
         )  # fmt: skip
+        self._room.filled()
         give_back(path)  # the packed copy is what runs
 
     def _layer(self, prefix: str) -> _Layer:
@@ -93,13 +101,14 @@ class Weights:
         weight = self._tensors[f"{name}.weight"]
         outputs, inputs = weight.shape
         scale = self._tensors[f"{name}.scale"]
-        packed = _aligned(outputs * inputs, np.int8)
-        shift = np.empty(scale.shape, dtype=np.int32)
-        self._library.prorank_pack(
-            ctypes.c_void_p(weight.ctypes.data), outputs, inputs, ctypes.c_void_p(self._keep(packed)),
-            ctypes.c_void_p(self._keep(shift)),
-        )  # fmt: skip
-        scales = np.ascontiguousarray(scale.reshape(-1, PANEL, scale.shape[1]).transpose(0, 2, 1))
+        packed, shift = self._room.take((outputs * inputs,), np.int8), self._room.take(scale.shape, np.int32)
+        scales = self._room.take((outputs // PANEL, scale.shape[1], PANEL), np.float32)
+        if not self._room.ready:
+            self._library.prorank_pack(
+                ctypes.c_void_p(weight.ctypes.data), outputs, inputs, ctypes.c_void_p(packed.ctypes.data),
+                ctypes.c_void_p(shift.ctypes.data),
+            )  # fmt: skip
+            scales[...] = scale.reshape(-1, PANEL, scale.shape[1]).transpose(0, 2, 1)
         return _Linear(
             self._keep(packed), self._keep(shift), self._keep(scales), self._vector(f"{name}.bias"), inputs, outputs
         )
@@ -145,10 +154,3 @@ def _check(path: Path, sizes: Mapping[str, int], tensors: Mapping[str, npt.NDArr
             raise ValueError(f"{path}: damaged: {name} is missing")
         if found.shape != shape or found.dtype != kind:
             raise ValueError(f"{path}: damaged: {name} is {found.dtype} {found.shape}, wanted {np.dtype(kind)} {shape}")
-
-
-def _aligned(size: int, kind: type) -> npt.NDArray[Any]:
-    """An array that begins at a multiple of 64 bytes."""
-    room: npt.NDArray[Any] = np.empty(size + LINE, dtype=kind)
-    start = -room.ctypes.data % LINE
-    return room[start : start + size]
