@@ -9,7 +9,8 @@ built-in reranker, merged. mxbai-rerank asks in its own prompt; all others in ou
 its own Q8_0 format, prefix kept, through our llamacpp backend, its fastest right-scoring use. `--documents` of BM25's
 top 100 a query are timed; the default takes neighbours in length, so that nobody is charged for padding.
 The share of the peak is (operations counted from the architecture for the real tokens: two per weight of every linear
-layer, and attention's) / seconds / (the fastest matrix product of that precision that this very run measured).
+layer, and attention's) / seconds / (the fastest matrix product of that precision that this very run measured); there is none
+where PyTorch only emulates a precision, slower than float32.
 `--quick`: 2 repeats of one query's 8 documents, prompts of at most 256 tokens, a short first call; our own engine as
 it runs by default (made in seconds, without the corrections of an export), PyTorch, llama.cpp where it is installed,
 mxbai-rerank where `--mxbai-python` is given; no bfloat16 where the processor has no instructions for it.
@@ -39,7 +40,7 @@ from benchmarks.runs.scoring import (
 )
 from benchmarks.runs.turns import Jobs, Side, ended, take_turns
 from prorank.backends.processor import reaches
-from prorank.evaluate.speed import PRECISIONS, matrix_peak, precision_of
+from prorank.evaluate.speed import PRECISIONS, matrix_peak, own_peaks, precision_of
 
 REFERENCE, BF16, INT8, LLAMA = "torch fp32", "torch bf16", "native int8", "llama.cpp q8_0"
 EXPORTS = {
@@ -154,7 +155,8 @@ def summary(args: argparse.Namespace, running: list[Side], work: float, peak: di
         if side.name != LLAMA:  # its products are not in one precision
             precision = precision_of(str(side.facts["backend"]))
             seconds = sum(answer["seconds"] for answer in side.results)
-            rows[side.name]["share_of_peak"] = round(work / 1e9 / seconds / peak[precision], 3)
+            if precision in own_peaks(peak):
+                rows[side.name]["share_of_peak"] = round(work / 1e9 / seconds / peak[precision], 3)
         if REFERENCE in by_name and side.name != REFERENCE:
             taus = [
                 kendalltau(a, b).statistic

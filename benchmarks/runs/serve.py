@@ -219,7 +219,7 @@ def peer(args: argparse.Namespace, jobs: Sequence[Job]) -> dict[str, Any]:
         folder = Path(args.peer_folder)
         if args.peer == "mxbai":
             folder = for_transformers_4(folder, scratch)
-        command = [args.peer_python, str(HERE / "serve_peer.py"), "--engine", args.peer, "--model", str(folder)]
+        command = [args.peer_python, "-P", str(HERE / "serve_peer.py"), "--engine", args.peer, "--model", str(folder)]
         command += ["--dtype", args.precision, *(["--threads", str(args.threads)] if args.threads else [])]
         url, _ = stack.enter_context(server(command, args.start_timeout))
         run(closed_loop(url, unchecked, 1, min(args.seconds, 5), args.tolerance))

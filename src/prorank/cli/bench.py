@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure one after the other: two at once would slow each other down."""
     from prorank.evaluate.record import append_record, environment
-    from prorank.evaluate.speed import PRECISIONS, matrix_peak, measure_speed
+    from prorank.evaluate.speed import PRECISIONS, matrix_peak, measure_speed, own_peaks
     from prorank.reranker import default_model
 
     models = args.model or [default_model()]
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     rows: list[Speed] = []
     for model in models:
         print(f"measuring {model} ...", file=sys.stderr, flush=True)
-        rows.append(measure_speed(_options(args, model), jobs, args.repeats, peaks))
+        rows.append(measure_speed(_options(args, model), jobs, args.repeats, own_peaks(peaks)))
     if args.peers:
         print("measuring CrossEncoder ...", file=sys.stderr, flush=True)
         rows.append(_cross_encoder(args, models[0], jobs))

@@ -9,7 +9,7 @@ import pytest
 
 from prorank import Reranker
 from prorank.cli.main import main
-from prorank.evaluate.speed import Speed, operations, precision_of, timed
+from prorank.evaluate.speed import Speed, operations, own_peaks, precision_of, timed
 from testkit.tiny_models import make_tiny
 
 
@@ -39,6 +39,10 @@ def test_a_row_from_what_was_timed() -> None:
     seconds = timed(lambda query, _: seen.append(query), [("a", ["x"]), ("b", ["y"])], 2)
     assert seen == ["a", "b", "a", "b"]
     assert [len(one) for one in seconds] == [2, 2]
+
+
+def test_an_emulated_precision_has_no_peak() -> None:
+    assert own_peaks({"float32": 99.7, "bfloat16": 2.4, "int8": 400.0}) == {"float32": 99.7, "int8": 400.0}
 
 
 def test_command(base_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
