@@ -9,8 +9,8 @@ built-in reranker, merged. mxbai-rerank asks in its own prompt; all others in ou
 its own Q8_0 format, prefix kept, through our llamacpp backend, its fastest right-scoring use. `--documents` of BM25's
 top 100 a query are timed; the default takes neighbours in length, so that nobody is charged for padding.
 The share of the peak is (operations counted from the architecture for the real tokens: two per weight of every linear
-layer, and attention's) / seconds / (the fastest matrix product of that precision that this very run measured); there is none
-where PyTorch only emulates a precision, slower than float32.
+layer, and attention's) / seconds / (the fastest matrix product of that precision that this very run measured); there
+is none where PyTorch only emulates a precision, slower than float32.
 `--quick`: 2 repeats of one query's 8 documents, prompts of at most 256 tokens, a short first call; our own engine as
 it runs by default (made in seconds, without the corrections of an export), PyTorch, llama.cpp where it is installed,
 mxbai-rerank where `--mxbai-python` is given; no bfloat16 where the processor has no instructions for it.
