@@ -67,10 +67,13 @@ def test_train_recipe_is_complete_and_known(path):
 def test_refine_recipe_is_complete_and_known(path):
     parser = argparse.ArgumentParser()
     refine.add_arguments(parser)
-    run = refine.read_run(parser.parse_args(["--config", str(path), "--data", "DATA"]))
+    named = [table["path"] for table in read_config(path).get("datasets", ())]
+    flags = [] if named else ["--data", "DATA"]
+    run = refine.read_run(parser.parse_args(["--config", str(path), *flags]))
     assert run.out
     assert has(run.refine, read_config(path)["refine"])
-    assert "--data" in path.read_text("utf-8")  # its data comes by flag, as its header shows
+    assert [spec.path for spec in run.specs] == (named or ["DATA"])
+    assert named or "--data" in path.read_text("utf-8")  # else its data comes by flag, as its header shows
 
 
 @pytest.mark.parametrize("path", ON_GPU, ids=lambda p: p.stem)
