@@ -191,8 +191,10 @@ def load_candidates(args: argparse.Namespace) -> tuple[Any, Any, str]:
 
 
 def _first_stage_name(args: argparse.Namespace) -> str:
+    from prorank.data.trec import run_name
+
     spec = Path(args.run or args.first_stage)
-    name = spec.name.removesuffix(".gz").removesuffix(".trec") if spec.is_file() else str(args.first_stage)
+    name = run_name(spec) if spec.is_file() else str(args.first_stage)
     return name.removeprefix("given:")
 
 

@@ -15,9 +15,14 @@ from prorank.data.lines import existing, malformed, text_lines, whole_number, wr
 from prorank.types import Document, Query, Run
 
 __all__ = [
-    "is_trec", "load_trec", "read_qrels", "read_run", "read_topics", "run_lines", "splits", "trec_id", "write_run",
-    "write_trec",
+    "is_trec", "load_trec", "read_qrels", "read_run", "read_topics", "run_lines", "run_name", "splits", "trec_id",
+    "write_run", "write_trec",
 ]  # fmt: skip
+
+
+def run_name(path: str | Path) -> str:
+    """What a run file is called in a table: its name without ``.trec`` and ``.gz``."""
+    return Path(path).name.removesuffix(".gz").removesuffix(".trec")
 
 
 def read_run(path: str | Path, top_k: int | None = None) -> Run:

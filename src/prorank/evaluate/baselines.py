@@ -9,6 +9,7 @@ from typing import NamedTuple
 from prorank._optional import check
 from prorank.data.encoders import encoder_row
 from prorank.data.teacher import Part, check_teacher, mixture_parts
+from prorank.data.trec import run_name
 from prorank.evaluate.systems import System
 
 __all__ = ["BASELINES", "Baseline", "parse_baseline"]
@@ -51,7 +52,7 @@ def parse_baseline(spec: str) -> Baseline:
     if kind in ("run", "given"):
         if kind == "run" and not Path(rest).is_file():
             raise ValueError(f"baseline: {spec!r}: there is no run file {rest!r}")
-        name = _run_name(rest) if kind == "run" else rest or "given"
+        name = run_name(rest) if kind == "run" else rest or "given"
         return Baseline(None, (name, rest if kind == "run" else spec), name)
     if kind == "mixture":
         try:
@@ -114,12 +115,8 @@ def _load(kind: str, rest: str, model: str, url: str | None) -> System:
     return RerankServiceSystem(kind, model, url)
 
 
-def _run_name(path: str) -> str:
-    return Path(path).name.removesuffix(".gz").removesuffix(".trec")
-
-
 def _part_name(part: Part) -> str:
-    name = _run_name(part.spec) if Path(part.spec).is_file() else part.spec
+    name = run_name(part.spec) if Path(part.spec).is_file() else part.spec
     return name if part.weight == 1 else f"{part.weight:g}*{name}"
 
 

@@ -24,26 +24,13 @@ from prorank.model.checkpoint import stack_of
 from prorank.model.lora import Merged, plain_pairs
 from prorank.model.manifest import read_manifest, write_manifest
 from prorank.model.weights import FolderWeights
-from testkit.adapters import SIZES, with_adapter
 from testkit.small_texts import DOCUMENTS, QUERY
-from testkit.tiny_models import make_tiny
-from testkit.tiny_tokenizers import tiny_tokenizer
 
 TOLERANCE = {"float16": 2**-10, "bfloat16": 2**-7}
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny(tmp_path_factory.mktemp("base"), "qwen2", tiny_tokenizer(), **SIZES)
-
-
-@pytest.fixture(scope="module")
-def whole(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return with_adapter(base, tmp_path_factory.mktemp("checkpoint") / "mine")
-
-
-def halved(whole: Path, folder: Path, dtype: str) -> Path:
-    shutil.copytree(whole, folder)
+def halved(checkpoint: Path, folder: Path, dtype: str) -> Path:
+    shutil.copytree(checkpoint, folder)
     file = folder / ship_adapter.WEIGHTS
     weights, error = ship_adapter.rounded(load_file(file), dtype)
     assert 0 < error < TOLERANCE[dtype] / 2
@@ -55,12 +42,12 @@ def halved(whole: Path, folder: Path, dtype: str) -> Path:
 
 
 @pytest.mark.parametrize("dtype", sorted(TOLERANCE))
-def test_every_reader_takes_them(dtype: str, base: Path, whole: Path, tmp_path: Path) -> None:
+def test_every_reader_takes_them(dtype: str, base: Path, checkpoint: Path, tmp_path: Path) -> None:
     from peft import PeftModel
 
-    half = halved(whole, tmp_path / "mine", dtype)
-    assert (half / ship_adapter.WEIGHTS).stat().st_size < 0.7 * (whole / ship_adapter.WEIGHTS).stat().st_size
-    exact, pairs = plain_pairs(whole), plain_pairs(half)
+    half = halved(checkpoint, tmp_path / "mine", dtype)
+    assert (half / ship_adapter.WEIGHTS).stat().st_size < 0.7 * (checkpoint / ship_adapter.WEIGHTS).stat().st_size
+    exact, pairs = plain_pairs(checkpoint), plain_pairs(half)
     assert exact is not None
     assert pairs is not None
     for name, pair in pairs.items():
@@ -75,14 +62,14 @@ def test_every_reader_takes_them(dtype: str, base: Path, whole: Path, tmp_path: 
         for found in (pefts, ours):
             assert found[f"{name}.weight"].dtype == torch.float32
             np.testing.assert_allclose(found[f"{name}.weight"], numpys.read(f"{name}.weight"), atol=1e-6)
-    reference = Reranker.from_pretrained(whole, backend="torch", dtype="float32")
+    reference = Reranker.from_pretrained(checkpoint, backend="torch", dtype="float32")
     wanted = reference.margins(QUERY, DOCUMENTS)
     np.testing.assert_allclose(model.margins(QUERY, DOCUMENTS), wanted, rtol=0, atol=2 * TOLERANCE[dtype])
     assert model.weights_sha256 != reference.weights_sha256, "other weights, another hash"
     assert model.fingerprint != reference.fingerprint
     folders = set()
-    for checkpoint in (whole, half):
-        base_name, adapters, manifest = stack_of(str(checkpoint))
+    for one in (checkpoint, half):
+        base_name, adapters, manifest = stack_of(str(one))
         assert manifest is not None
         folders.add(int8_cache.int8_of("mine", base_name, adapters, manifest).folder)
     assert len(folders) == 2, "an int8 model each"

@@ -35,16 +35,6 @@ from testkit.tiny_tokenizers import tiny_tokenizer
 LABELS = (5, 6)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny(tmp_path_factory.mktemp("base"), "qwen2", tiny_tokenizer(), **SIZES)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return with_adapter(base, tmp_path_factory.mktemp("checkpoint") / "mine")
-
-
 def test_the_file_holds_the_weights_spread_and_rounded(base: Path, tmp_path: Path) -> None:
     weights = FolderWeights(base)
     int8.write_int8(weights, tmp_path)
